@@ -1,0 +1,26 @@
+"""Alignment: base and training text to results/{study}/alignment/, one permutation for each pair of blocks."""
+
+
+rule align_layers:
+    """Match the FFN neurons of all pairs of blocks by correlation."""
+    input:
+        base="results/{study}/base/manifest.json",
+        data="results/{study}/data/language_modeling/dataset_info.json",
+        script=script_of("align_layers"),
+        library=library_of("align_layers"),
+    output:
+        permutations="results/{study}/alignment/permutations.safetensors",
+        similarity="results/{study}/alignment/similarity.csv",
+    params:
+        settings=STUDY["alignment"],
+        seed=STUDY["seed"],
+        device=STUDY["device"],
+    log:
+        "results/{study}/logs/align_layers/alignment.log",
+    benchmark:
+        "results/{study}/benchmarks/align_layers/alignment.tsv"
+    conda:
+        "../envs/ffnfold.yaml"
+    threads: 2
+    script:
+        "../workflow/scripts/align_layers.py"

@@ -1,0 +1,86 @@
+"""Helpers that need no study yet: finding the configuration, ending with a message instead of a traceback."""
+
+import os
+import sys
+from pathlib import Path
+
+from ffnfold import preload
+from ffnfold.datasets import check_local_files, local_files
+from ffnfold.dependencies import library_files
+from ffnfold.device import resolve_device
+from ffnfold.errors import InputError
+from ffnfold.files import TOKENIZER_FILES, inspect_local, load_config, tokenizer_length
+from ffnfold.hub import check_hub_reachable, is_hub_id
+from ffnfold.methods import REGISTRY
+from ffnfold.records import METRICS
+from ffnfold.study import check_against_base, load_study, pretrained_config
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.basedir)
+# Jobs use this checkout's library, in a conda environment too, where ffnfold itself is not installed.
+preload.share_library(ROOT / "workflow")
+# A study may be run in another directory with `--directory`; its own configuration there wins.
+CONFIG_FILE = str(next(p for p in (Path("config/config.yaml"), ROOT / "config/config.yaml") if p.is_file()))
+TASKS = ("language_modeling", "sentiment", "summarization")
+TASK_OF_METRIC = {
+    "perplexity": "language_modeling",
+    "latency": "language_modeling",
+    "sentiment": "sentiment",
+    "summarization": "summarization",
+}
+FIGURES = ("perplexity_vs_parameters", "recovery", "latency", "sentiment", "summarization")
+
+
+def stop(error):
+    """End with the message alone: a user's mistake needs no traceback."""
+    print(f"\nffnfold: {error}\n", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def checked(function, *arguments):
+    """Call a function, and end with its message where it finds a user's mistake."""
+    try:
+        return function(*arguments)
+    except InputError as error:
+        stop(error)
+
+
+def relative(path):
+    """A file of the checkout, relative to the working directory where that is the checkout."""
+    path = Path(path)
+    return str(path.relative_to(ROOT)) if Path.cwd() == ROOT and path.is_relative_to(ROOT) else str(path)
+
+
+def script_of(rule):
+    """A rule's script."""
+    return relative(ROOT / "workflow" / "scripts" / f"{rule}.py")
+
+
+def library_of(rule, *modules, without=()):
+    """The library modules that a rule's script (and further modules) import: inputs, since Snakemake sees no imports.
+
+    `without` names modules that this job does not reach; what only they import is left out too.
+    """
+    library = ROOT / "workflow" / "ffnfold"
+    roots = [ROOT / "workflow" / "scripts" / f"{rule}.py", *(library / m for m in modules)]
+    files = library_files(*roots, without=[library / m for m in without])
+    return [relative(p) for p in files] + [relative(p) for p in roots[1:]]
+
+
+def all_cores(wildcards):
+    """Every core that this run may use; 1 where the executor sets no such number."""
+    try:
+        return workflow.cores
+    except WorkflowError:
+        return 1
+
+
+def checkpoint_files(source):
+    """The files of a local checkpoint or tokenizer folder, [] for the hub and for none: a change in them is a new input."""
+    if source is None or is_hub_id(source):
+        return []
+    names = ("config.json", "generation_config.json", *TOKENIZER_FILES)
+    return sorted(map(str, Path(source).glob("*.safetensors"))) + [
+        str(Path(source) / name) for name in names if (Path(source) / name).is_file()
+    ]

@@ -1,0 +1,29 @@
+"""Recovery: a built variant and training text to results/{study}/variants/{variant}/recovered/{replicate}/."""
+
+
+rule recover_variant:
+    """Train a built variant for the study's recovery budget, the same for all."""
+    input:
+        built="results/{study}/variants/{variant}/built/manifest.json",
+        notes="results/{study}/variants/{variant}/built/build.json",
+        data=infos_of(STUDY["recovery"]["tasks"]),
+        script=script_of("recover_variant"),
+        library=library_of("recover_variant"),
+    output:
+        model="results/{study}/variants/{variant}/recovered/{replicate}/model.safetensors",
+        config="results/{study}/variants/{variant}/recovered/{replicate}/config.json",
+        manifest="results/{study}/variants/{variant}/recovered/{replicate}/manifest.json",
+    params:
+        training=STUDY["recovery"]["training"],
+        prompt=prompt_for(STUDY["recovery"]["tasks"]),
+        seed=STUDY["seed"],
+        device=STUDY["device"],
+    log:
+        "results/{study}/logs/recover_variant/{variant}_{replicate}.log",
+    benchmark:
+        "results/{study}/benchmarks/recover_variant/{variant}_{replicate}.tsv"
+    conda:
+        "../envs/ffnfold.yaml"
+    threads: 1
+    script:
+        "../workflow/scripts/recover_variant.py"

@@ -1,0 +1,29 @@
+"""Variants: base (and alignment, or training text) to results/{study}/variants/{variant}/built/."""
+
+
+rule build_variant:
+    """Build one variant: the surgery, before any recovery."""
+    input:
+        unpack(alignment_of),
+        unpack(training_data_of),
+        files=source_files,
+        base="results/{study}/base/manifest.json",
+        script=script_of("build_variant"),
+        library=build_library,
+    output:
+        model="results/{study}/variants/{variant}/built/model.safetensors",
+        config="results/{study}/variants/{variant}/built/config.json",
+        notes="results/{study}/variants/{variant}/built/build.json",
+        manifest="results/{study}/variants/{variant}/built/manifest.json",
+    params:
+        options=variant_options,
+        training=training_settings,
+    log:
+        "results/{study}/logs/build_variant/{variant}.log",
+    benchmark:
+        "results/{study}/benchmarks/build_variant/{variant}.tsv"
+    conda:
+        "../envs/ffnfold.yaml"
+    threads: 1
+    script:
+        "../workflow/scripts/build_variant.py"

@@ -1,0 +1,152 @@
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from ffnfold.alignment import (
+    StreamingCorrelation,
+    align_pairs,
+    average_ffn,
+    collect_pre_activations,
+    match_neurons,
+    permute_ffn,
+)
+from ffnfold.architecture import FAMILIES, ffn_names
+
+GPT2 = FAMILIES["gpt2"]
+
+
+def stream(activations, cuts):
+    statistics = StreamingCorrelation(*activations.shape[::2])
+    for batch in np.split(activations, cuts, axis=1):
+        statistics.add(torch.from_numpy(batch))
+    return statistics
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_streaming_correlation_is_numpys_on_all_positions(generator, offset):
+    values = generator.normal(offset, 1.0, (3, 200, 5)).astype(np.float32)
+    values[1] += 0.7 * values[0][:, ::-1]
+    statistics = stream(values, [1, 17, 120])
+    assert statistics.count == 200
+    for a, b in permutations(range(3), 2):
+        expected = np.corrcoef(values[a].T, values[b].T)[:5, 5:]
+        np.testing.assert_allclose(statistics.correlation(a, b), expected, atol=2e-5)
+
+
+def test_a_constant_neuron_correlates_zero(generator):
+    values = generator.normal(size=(2, 50, 4)).astype(np.float32)
+    values[0, :, 2] = 3.0
+    values[1, :, 1] = 0.0
+    correlation = stream(values, [10]).correlation(0, 1)
+    assert np.isfinite(correlation).all()
+    assert (correlation[2] == 0).all() and (correlation[:, 1] == 0).all()
+    assert (correlation[[0, 1, 3]][:, [0, 2, 3]] != 0).all()
+
+
+def test_correlation_errors(generator):
+    statistics = StreamingCorrelation(2, 4)
+    with pytest.raises(ValueError, match=r"\(2, positions, 4\)"):
+        statistics.add(torch.zeros(2, 9, 5))
+    statistics.add(torch.zeros(2, 1, 4))
+    with pytest.raises(ValueError, match="at least 2 positions, got 1"):
+        statistics.correlation(0, 1)
+    statistics.add(torch.zeros(2, 1, 4))
+    with pytest.raises(ValueError, match="with itself"):
+        statistics.correlation(1, 1)
+
+
+@pytest.mark.parametrize("neurons", [4, 5])
+@pytest.mark.parametrize("seed", range(5))
+def test_matching_is_the_best_of_all_permutations(neurons, seed):
+    correlation = np.random.default_rng(seed).uniform(-1, 1, (neurons, neurons))
+    best = max(permutations(range(neurons)), key=lambda p: correlation[range(neurons), p].sum())
+    assert match_neurons(correlation).tolist() == list(best)
+
+
+def ffn_of(state, layer):
+    return {part: state[name] for part, name in ffn_names(GPT2, layer).items()}
+
+
+def test_permuting_an_ffn_leaves_the_logits_unchanged(make_gpt2, state_of, model_of, generator):
+    model = make_gpt2()
+    state, config = state_of(model)
+    ids = torch.from_numpy(generator.integers(0, 300, (2, 20)))
+    order = torch.from_numpy(generator.permutation(64))
+    changed = permute_ffn(ffn_of(state, 1), order, GPT2)
+    assert not torch.equal(changed["in_weight"], state["transformer.h.1.mlp.c_fc.weight"])
+    assert torch.equal(changed["in_bias"], state["transformer.h.1.mlp.c_fc.bias"][order])
+    state.update({name: changed[part] for part, name in ffn_names(GPT2, 1).items()})
+    torch.testing.assert_close(model_of(state, config)(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_permuted_copy_is_found_and_averaged_back(make_gpt2, state_of, generator):
+    state, _ = state_of(make_gpt2())
+    original = ffn_of(state, 0)
+    copies = {}
+    for layer in (1, 2):
+        shuffled = permute_ffn(original, torch.from_numpy(generator.permutation(64)), GPT2)
+        copies.update({name: shuffled[part] for part, name in ffn_names(GPT2, layer).items()})
+    state = {**state, **copies}
+    inputs = torch.randn(500, 16)
+    activations = [inputs @ ffn_of(state, i)["in_weight"] + ffn_of(state, i)["in_bias"] for i in range(3)]
+    statistics = StreamingCorrelation(3, 64)
+    statistics.add(torch.stack(activations))
+    orders, rows = align_pairs(statistics)
+    for part, tensor in average_ffn(state, GPT2, [0, 1, 2], orders).items():
+        assert torch.equal(tensor, original[part]), part
+    assert [(row["layer_a"], row["layer_b"], row["positions"]) for row in rows] == [
+        (0, 1, 500),
+        (0, 2, 500),
+        (1, 2, 500),
+    ]
+    assert all(row["mean_correlation_matched"] > 0.9999 for row in rows)
+    assert all(row["mean_correlation_unmatched"] < 0.5 for row in rows)
+
+
+def test_the_permutation_back_is_the_inverse(generator):
+    values = generator.normal(size=(3, 40, 6)).astype(np.float32)
+    orders, _ = align_pairs(stream(values, []))
+    identity = np.arange(6)
+    assert orders.dtype == np.int32 and orders.shape == (3, 3, 6)
+    for a in range(3):
+        assert (orders[a, a] == identity).all()
+        for b in range(3):
+            assert (orders[a, b][orders[b, a]] == identity).all()
+
+
+def test_average_by_hand(make_gpt2, state_of):
+    state, _ = state_of(make_gpt2())
+    orders = np.tile(np.arange(64), (4, 4, 1))
+    orders[1, 3] = orders[1, 3][::-1]
+    average = average_ffn(state, GPT2, [1, 3], orders)
+    first, second = ffn_of(state, 1), ffn_of(state, 3)
+    torch.testing.assert_close(average["in_weight"], (first["in_weight"] + second["in_weight"].flip(1)) / 2)
+    torch.testing.assert_close(average["in_bias"], (first["in_bias"] + second["in_bias"].flip(0)) / 2)
+    torch.testing.assert_close(average["out_weight"], (first["out_weight"] + second["out_weight"].flip(0)) / 2)
+    torch.testing.assert_close(average["out_bias"], (first["out_bias"] + second["out_bias"]) / 2)
+    assert average["in_weight"].dtype == torch.float32
+
+
+def test_pre_activations_leave_padding_out(make_gpt2):
+    model = make_gpt2()
+    ids = torch.randint(1, 300, (2, 10))
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    (found,) = collect_pre_activations(model, GPT2, 4, [{"input_ids": ids, "attention_mask": mask}])
+    assert found.shape == (4, 16, 64) and found.dtype == torch.float32
+    alone = [ids[:1], ids[1:, :6]]
+    batches = [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in alone]
+    expected = torch.cat(list(collect_pre_activations(model, GPT2, 4, batches)), dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_pre_activations_are_the_input_of_the_activation_function(make_gpt2):
+    model = make_gpt2()
+    seen = []
+    handle = model.transformer.h[2].mlp.act.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    ids = torch.randint(0, 300, (1, 8))
+    (found,) = collect_pre_activations(model, GPT2, 4, [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}])
+    handle.remove()
+    assert torch.equal(found[2], seen[0][0])

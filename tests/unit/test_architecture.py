@@ -1,0 +1,105 @@
+import pytest
+import torch
+from ffnfold.architecture import (
+    consecutive_runs,
+    family_of,
+    ffn_names,
+    flops_per_token,
+    keep_blocks,
+    layer_count,
+    require_positions,
+)
+from ffnfold.errors import InputError
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def test_runs_of_eight_are_a_long_and_a_short_one():
+    assert consecutive_runs(12, 8) == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11]]
+    assert consecutive_runs(12, 10) == [list(range(10)), [10, 11]]
+    assert consecutive_runs(4, 2) == [[0, 1], [2, 3]]
+    assert consecutive_runs(3, 1) == [[0], [1], [2]]
+    assert consecutive_runs(3, 3) == [[0, 1, 2]]
+
+
+@given(st.integers(1, 96), st.data())
+def test_runs_hold_every_block_once_and_only_the_last_is_short(layers, data):
+    n = data.draw(st.integers(1, layers))
+    runs = consecutive_runs(layers, n)
+    assert [layer for run in runs for layer in run] == list(range(layers))
+    assert all(len(run) == n for run in runs[:-1]) and 1 <= len(runs[-1]) <= n
+    assert len(runs) == -(-layers // n)
+
+
+@pytest.mark.parametrize("n", [0, -1, 13])
+def test_n_outside_the_blocks_is_refused(n):
+    with pytest.raises(InputError, match="n is out of bounds") as error:
+        consecutive_runs(12, n)
+    assert str(n) in str(error.value) and "1 to 12" in str(error.value)
+
+
+def test_family_names_are_those_of_the_model(make_gpt2, state_of):
+    state, config = state_of(make_gpt2())
+    family = family_of(config)
+    assert layer_count(config) == 4
+    shapes = {part: tuple(state[name].shape) for part, name in ffn_names(family, 2).items()}
+    assert shapes == {"in_weight": (16, 64), "in_bias": (64,), "out_weight": (64, 16), "out_bias": (16,)}
+    assert family.embedding in state
+
+
+def test_unknown_family_is_refused():
+    with pytest.raises(InputError, match="model_type") as error:
+        family_of({"model_type": "llama"})
+    assert "'llama'" in str(error.value) and "gpt2" in str(error.value)
+
+
+def test_keep_blocks_renumbers_in_the_given_order(make_gpt2, state_of, model_of):
+    model = make_gpt2()
+    state, config = state_of(model)
+    new_state, new_config = keep_blocks(state, config, [3, 1])
+    assert new_config["n_layer"] == 2 and config["n_layer"] == 4
+    assert {name for name in new_state if ".h." not in name} == {name for name in state if ".h." not in name}
+    for new, old in ((0, 3), (1, 1)):
+        for name in (name for name in state if name.startswith(f"transformer.h.{old}.")):
+            assert new_state[name.replace(f".h.{old}.", f".h.{new}.")] is state[name]
+    assert len([name for name in new_state if ".h." in name]) == len([name for name in state if ".h." in name]) / 2
+    ids = torch.arange(10)[None]
+    del model.transformer.h[2], model.transformer.h[0]
+    model.transformer.h = torch.nn.ModuleList([model.transformer.h[1], model.transformer.h[0]])
+    assert torch.equal(model_of(new_state, new_config)(ids, use_cache=False).logits, model(ids, use_cache=False).logits)
+
+
+def test_keep_blocks_does_not_take_one_block_for_another_with_a_longer_number(make_gpt2, state_of):
+    state, config = state_of(make_gpt2(layers=12))
+    new_state, _ = keep_blocks(state, config, [1])
+    assert torch.equal(new_state["transformer.h.0.mlp.c_fc.weight"], state["transformer.h.1.mlp.c_fc.weight"])
+    assert not [name for name in new_state if ".h." in name and ".h.0." not in name]
+
+
+def test_keep_blocks_refuses_a_block_outside_the_model(make_gpt2, state_of):
+    with pytest.raises(InputError, match="outside the model") as error:
+        keep_blocks(*state_of(make_gpt2()), [0, 4])
+    assert "[4]" in str(error.value) and "0 to 3" in str(error.value)
+
+
+@pytest.mark.parametrize("length", [1, 7, 32])
+def test_flops_are_those_of_torchs_counter_at_full_context(make_gpt2, state_of, length):
+    model = make_gpt2(attn_implementation="eager")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, length, dtype=torch.int64), use_cache=False)
+    assert counter.get_total_flops() == length * flops_per_token(*state_of(model), length)
+
+
+def test_flops_by_hand(make_gpt2, state_of):
+    # A block's matrices: 16x48 + 16x16 + 16x64 + 64x16 = 3,072; head 300x16 = 4,800; attention 4 x 4 x 16 x context.
+    state, config = state_of(make_gpt2())
+    assert flops_per_token(state, config, 10) == 2 * (4 * 3072 + 4800) + 4 * 4 * 16 * 10
+
+
+def test_a_sequence_longer_than_the_positions_is_refused():
+    require_positions({"n_positions": 64}, 64, "some.key")
+    require_positions({}, 10**9, "some.key")
+    with pytest.raises(InputError, match=r"some\.key") as error:
+        require_positions({"n_positions": 64}, 65, "some.key")
+    assert "65 tokens" in str(error.value) and "at most 64" in str(error.value)

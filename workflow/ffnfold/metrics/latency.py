@@ -1,0 +1,124 @@
+"""Latency of one greedy generation of fixed length, timed alternately with the baseline in one process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ffnfold.records import Value
+from ffnfold.statistics import quantile_interval
+
+
+def generate_fixed(model: nn.Module, prompt: Tensor, tokens: int) -> Tensor:
+    """Greedy continuation of exactly `tokens` tokens with a KV cache, whatever the model says.
+
+    Args:
+        prompt: int64 (1, prompt tokens).
+
+    Returns:
+        int64 (1, prompt + tokens).
+    """
+    return model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=tokens,
+        min_new_tokens=tokens,
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        pad_token_id=model.config.eos_token_id,
+    )
+
+
+def time_pairs(
+    baseline: nn.Module, variant: nn.Module, prompts: Tensor, settings: Mapping[str, Any], device: str
+) -> pd.DataFrame:
+    """Time baseline and variant in turn on the same prompts; which goes first alternates.
+
+    Args:
+        baseline, variant: causal language models on `device`.
+        prompts: int64 (prompts, prompt tokens), used in turn.
+        settings: warmup, repeats, generated_tokens.
+
+    Returns:
+        One row for each repeat: baseline_ms, variant_ms.
+    """
+
+    def run(model: nn.Module, index: int) -> float:
+        prompt = prompts[index % len(prompts)][None].to(device)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        output = generate_fixed(model, prompt, settings["generated_tokens"])
+        if device != "cpu":
+            torch.cuda.synchronize()
+        elapsed_ms = (time.perf_counter() - start) * 1000
+        made = output.shape[1] - prompt.shape[1]
+        assert made == settings["generated_tokens"], f"generated {made} tokens, not {settings['generated_tokens']}"
+        return elapsed_ms
+
+    with torch.inference_mode():
+        for index in range(settings["warmup"]):
+            run(baseline, index)
+            run(variant, index)
+        rows = []
+        for index in range(settings["repeats"]):
+            first, second = (baseline, variant) if index % 2 == 0 else (variant, baseline)
+            times = {id(first): [run(first, index)]}
+            times.setdefault(id(second), []).append(run(second, index))
+            rows.append((times[id(baseline)][0], times[id(variant)][-1]))
+    return pd.DataFrame(rows, columns=["baseline_ms", "variant_ms"])
+
+
+def figures(
+    items: pd.DataFrame, tokens: int, statistics: Mapping[str, Any], generator: np.random.Generator
+) -> dict[str, Value]:
+    """Median, 90th percentile, generated tokens a second, and the paired speedup (above 1 is faster).
+
+    The speedup is the median over repeats of baseline / variant, so that slow moments of the machine cancel.
+    """
+    level, resamples, n = statistics["confidence"], statistics["resamples"], len(items)
+    method = f"percentile bootstrap over repeats, {resamples} resamples"
+    variant_ms = items["variant_ms"].to_numpy()
+
+    def value(scores: np.ndarray, quantile: float, unit: str) -> Value:
+        middle, low, high = quantile_interval(scores, quantile, level, resamples, generator)
+        return Value(middle, unit, low, high, n, method)
+
+    return {
+        "latency_ms_median": value(variant_ms, 0.5, "ms"),
+        "latency_ms_p90": value(variant_ms, 0.9, "ms"),
+        "speedup": value(items["baseline_ms"].to_numpy() / variant_ms, 0.5, "x"),
+        "generated_tokens_per_s": value(1000 * tokens / variant_ms, 0.5, "tokens/s"),
+    }
+
+
+def measure(
+    baseline: nn.Module,
+    variant: nn.Module,
+    ids: np.ndarray,
+    settings: Mapping[str, Any],
+    statistics: Mapping[str, Any],
+    generator: np.random.Generator,
+    device: str,
+) -> tuple[dict[str, Value], pd.DataFrame]:
+    """Latency of a variant beside the baseline.
+
+    Args:
+        ids: int64 (tokens,), text to take prompts from; at least one prompt long.
+        settings: prompt_tokens, generated_tokens, warmup, repeats, threads.
+
+    Returns:
+        The figures, and one row for each timed pair (milliseconds).
+    """
+    length = settings["prompt_tokens"]
+    prompts = torch.from_numpy(ids[: len(ids) // length * length].reshape(-1, length))[:32]
+    torch.set_num_threads(settings["threads"])
+    items = time_pairs(baseline.to(device).eval(), variant.to(device).eval(), prompts, settings, device)
+    return figures(items, settings["generated_tokens"], statistics, generator), items

@@ -1,0 +1,138 @@
+"""Zero-shot summaries by prompt: the continuation alone is scored, with lead-3 on the same articles beside it."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from ffnfold.errors import InputError
+from ffnfold.records import Value
+from ffnfold.statistics import mean_interval
+
+ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
+
+
+def split_sentences(text: str) -> list[str]:
+    """Sentences of a text, cut after . ! ? and at line ends."""
+    return [s.strip() for s in SENTENCE_END.split(text) if s.strip()]
+
+
+def lead(article: str, sentences: int = 3) -> str:
+    """The article's first sentences, one a line: the summary that needs no model."""
+    return "\n".join(split_sentences(article)[:sentences])
+
+
+def rouge_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
+    """ROUGE F1 of each pair (0 to 1) through the local `evaluate` module; sentences are put on lines for rougeLsum."""
+    import evaluate
+
+    with tempfile.TemporaryDirectory(prefix="ffnfold-rouge-") as cache:
+        # Cache and experiment are this call's own, so concurrent jobs cannot meet in them.
+        metric = evaluate.load(str(Path(__file__).with_name("rouge.py")), cache_dir=cache, keep_in_memory=True)
+        return metric.compute(
+            predictions=["\n".join(split_sentences(p)) for p in predictions],
+            references=["\n".join(split_sentences(r)) for r in references],
+        )
+
+
+def build_prompts(
+    tokenizer: Any, articles: Sequence[str], settings: Mapping[str, Any], positions: int
+) -> list[list[int]]:
+    """Token ids of each article's first `article_tokens` tokens and the prompt.
+
+    Raises:
+        InputError: article, prompt and summary do not fit the model's positions.
+    """
+    prompt = tokenizer(settings["prompt"], add_special_tokens=False)["input_ids"]
+    longest = settings["article_tokens"] + len(prompt) + settings["generated_tokens"]
+    if longest > positions:
+        raise InputError(
+            "article, prompt and summary are longer than the model's positions",
+            where="metrics.summarization",
+            got=f"{settings['article_tokens']} + {len(prompt)} + {settings['generated_tokens']} = {longest} tokens",
+            expected=f"at most {positions}",
+            remedy="shorten article_tokens, generated_tokens or the prompt",
+        )
+    rows = tokenizer(list(articles), add_special_tokens=False, truncation=True, max_length=settings["article_tokens"])[
+        "input_ids"
+    ]
+    return [row + prompt for row in rows]
+
+
+def summarize(
+    model: nn.Module, tokenizer: Any, prompts: list[list[int]], settings: Mapping[str, Any], device: str
+) -> list[str]:
+    """The continuation of each prompt, without the prompt, up to the first blank line or end of text.
+
+    Prompts are padded on the left, their pads masked; prompts of similar length share a batch.
+    """
+    model.to(device).eval()
+    pad = tokenizer.eos_token_id
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    texts = [""] * len(prompts)
+    with torch.inference_mode():
+        for first in range(0, len(order), settings["batch_size"]):
+            members = order[first : first + settings["batch_size"]]
+            length = max(len(prompts[i]) for i in members)
+            ids = torch.full((len(members), length), pad)
+            mask = torch.zeros_like(ids)
+            for row, i in enumerate(members):
+                ids[row, length - len(prompts[i]) :] = torch.tensor(prompts[i])
+                mask[row, length - len(prompts[i]) :] = 1
+            output = model.generate(
+                ids.to(device),
+                attention_mask=mask.to(device),
+                max_new_tokens=settings["generated_tokens"],
+                do_sample=False,
+                num_beams=settings["beams"],
+                no_repeat_ngram_size=settings["no_repeat_ngram_size"],
+                use_cache=True,
+                pad_token_id=pad,
+            )
+            for row, i in enumerate(members):
+                text = tokenizer.decode(output[row, length:], skip_special_tokens=True)
+                texts[i] = text.strip().split("\n\n")[0].strip()
+    return texts
+
+
+def measure(
+    model: nn.Module,
+    tokenizer: Any,
+    test: Mapping[str, list[Any]],
+    settings: Mapping[str, Any],
+    statistics: Mapping[str, Any],
+    generator: np.random.Generator,
+    device: str,
+) -> tuple[dict[str, Value], pd.DataFrame]:
+    """Summarise the test articles and score the continuations; score lead-3 on the same articles.
+
+    Args:
+        test: columns id, article, highlights.
+        settings: prompt, article_tokens, generated_tokens, beams, no_repeat_ngram_size, batch_size.
+
+    Returns:
+        The figures (F1, 0 to 1), and one row for each article with the generated text and every score.
+    """
+    prompts = build_prompts(tokenizer, test["article"], settings, model.config.n_positions)
+    generated = summarize(model, tokenizer, prompts, settings, device)
+    columns: dict[str, Any] = {"id": test["id"], "generated": generated}
+    values: dict[str, Value] = {}
+    method = f"percentile bootstrap over articles, {statistics['resamples']} resamples"
+    for prefix, texts in (("", generated), ("lead3_", [lead(a) for a in test["article"]])):
+        scores = rouge_scores(texts, test["highlights"])
+        for name in ROUGE:
+            columns[f"{prefix}{name}"] = scores[name]
+            middle, low, high = mean_interval(
+                np.asarray(scores[name]), statistics["confidence"], statistics["resamples"], generator
+            )
+            values[f"{prefix}{name}"] = Value(middle, "F1", low, high, len(scores[name]), method)
+    return values, pd.DataFrame(columns)

@@ -1,0 +1,203 @@
+"""One training loop over `transformers.Trainer` for pretraining, distillation, recovery and fine-tuning."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from ffnfold.text import token_windows, training_order, training_texts
+
+log = logging.getLogger(__name__)
+
+Loss = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
+
+
+class _Ordered(Dataset):
+    """Training examples in a fixed order; the order is part of the seed, not of the loader."""
+
+    def __init__(self, examples: Sequence[Mapping[str, Any]], order: np.ndarray) -> None:
+        self.examples, self.order = examples, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self.examples[int(self.order[index])]
+
+
+class _OrderedTrainer(Trainer):
+    """Reads the examples in their given order, and takes its loss from a function if one is given."""
+
+    def __init__(self, *args: Any, loss: Loss | None = None, **kwargs: Any) -> None:
+        self._own_loss = loss
+        super().__init__(*args, **kwargs)
+        # A loss is the mean of its micro-batch, and Trainer divides it by the accumulation steps. Models that take any
+        # keyword are otherwise believed to divide by the whole batch's labels; GPT-2's classifier does not.
+        self.model_accepts_loss_kwargs = False
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+
+    def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None):
+        if self._own_loss is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = self._own_loss(model, inputs)
+        return (loss, None) if return_outputs else loss
+
+
+class _Watch(TrainerCallback):
+    """Writes the course of the training to the log and stops a training that diverged."""
+
+    _rate = math.nan
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        logs = logs or {}
+        loss = logs.get("loss", logs.get("train_loss"))  # the mean of all steps comes last: steps after the last entry
+        if loss is None:
+            return
+        if "learning_rate" in logs:
+            self._rate = logs["learning_rate"]
+            message = "step %d of %d: loss %.4f nats, learning rate %.2e"
+            log.info(message, state.global_step, state.max_steps, loss, self._rate)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"training diverged: loss {loss} at step {state.global_step} of {state.max_steps}, "
+                f"learning rate {self._rate:.2e}. Lower training.learning_rate or raise training.warmup_share."
+            )
+
+
+def hold_zeros(model: nn.Module, names: Sequence[str]) -> None:
+    """Keep the present zeros of some parameters at zero: their gradients are masked before the optimiser sees them.
+
+    Args:
+        model: the model to train.
+        names: parameter names; every entry that is 0 now stays 0.
+    """
+    parameters = dict(model.named_parameters())
+
+    def mask_gradient(mask: Tensor) -> Callable[[Tensor], None]:
+        def hook(parameter: Tensor) -> None:
+            parameter.grad.mul_(mask.to(parameter.grad.device))
+
+        return hook
+
+    for name in names:
+        mask = (parameters[name].detach() != 0).to(parameters[name].dtype)
+        parameters[name].register_post_accumulate_grad_hook(mask_gradient(mask))
+
+
+def fit(
+    model: nn.Module,
+    examples: Sequence[Mapping[str, Any]],
+    budget: Mapping[str, Any],
+    generator: np.random.Generator,
+    device: str,
+    *,
+    collate: Callable | None = None,
+    loss: Loss | None = None,
+) -> nn.Module:
+    """Train a model for the budget's steps with AdamW.
+
+    Args:
+        model: trained in place.
+        examples: training examples; passes over them are shuffled by `generator`.
+        budget: the study's training settings (steps, batch_size, accumulation, learning_rate, ...).
+        generator: fixes the order of the examples and Trainer's own seed.
+        device: `cpu` or `cuda`.
+        collate: from examples to a batch; Trainer's default stacks tensors.
+        loss: from model and batch to a scalar loss (nats); by default the model's own.
+
+    Returns:
+        The model, in evaluation mode, on the CPU.
+
+    Raises:
+        FloatingPointError: the loss is not finite; names the step and the learning rate.
+    """
+    order = training_order(len(examples), budget["steps"] * budget["batch_size"], generator)
+    seed = int(generator.integers(2**31))
+    with tempfile.TemporaryDirectory(prefix="ffnfold-train-") as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            max_steps=budget["steps"],
+            per_device_train_batch_size=budget["batch_size"] // budget["accumulation"],
+            gradient_accumulation_steps=budget["accumulation"],
+            learning_rate=budget["learning_rate"],
+            warmup_steps=round(budget["warmup_share"] * budget["steps"]),
+            weight_decay=budget["weight_decay"],
+            adam_beta2=budget["adam_beta2"],
+            max_grad_norm=budget["max_gradient_norm"],
+            lr_scheduler_type=budget["schedule"],
+            bf16=budget["precision"] == "bf16",
+            use_cpu=device == "cpu",
+            seed=seed,
+            data_seed=seed,
+            logging_steps=max(1, budget["steps"] // 20),
+            logging_nan_inf_filter=False,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_num_workers=0,
+            dataloader_pin_memory=device != "cpu",
+            remove_unused_columns=False,
+        )
+        # One device whatever the machine has: Trainer would spread a batch over all GPUs and so enlarge it.
+        arguments._n_gpu = min(1, arguments.n_gpu)
+        trainer = _OrderedTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=_Ordered(examples, order),
+            data_collator=collate,
+            callbacks=[_Watch()],
+            loss=loss,
+        )
+        trainer.train()
+        # Takes autocast off the model again, so that it is measured in its own precision.
+        model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    return model.to("cpu").eval()
+
+
+def language_modeling_examples(
+    tokenizer: Any,
+    data: Mapping[str, tuple[dict[str, list[Any]], str]],
+    prompt: str,
+    budget: Mapping[str, Any],
+    generator: np.random.Generator,
+) -> list[dict[str, Tensor]]:
+    """Packed windows for language modelling from one or more tasks' training rows.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        data: task -> (training rows, join).
+        prompt: the summarisation prompt, put between article and summary.
+        budget: the training settings; no more windows are made than it can use.
+
+    Returns:
+        Examples with `input_ids` and `labels`, int64 (sequence length,); every position is text, none is padding.
+        Tasks are mixed in proportion to their characters.
+    """
+    needed = budget["steps"] * budget["batch_size"]
+    texts = {task: training_texts(task, rows, prompt) for task, (rows, _) in data.items()}
+    characters = {task: sum(map(len, rows)) for task, rows in texts.items()}
+    total = max(1, sum(characters.values()))
+    windows = [
+        token_windows(
+            tokenizer,
+            rows,
+            data[task][1],
+            budget["sequence_length"],
+            math.ceil(needed * characters[task] / total) or 1,
+            generator,
+        )
+        for task, rows in texts.items()
+    ]
+    tensor = torch.from_numpy(np.concatenate(windows))
+    return [{"input_ids": row, "labels": row} for row in tensor]

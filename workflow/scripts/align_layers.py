@@ -1,0 +1,32 @@
+"""Match the FFN neurons of all pairs of blocks by the correlation of their pre-activations on training text."""
+
+
+def main(job):
+    from pathlib import Path
+
+    from ffnfold.alignment import align_pairs
+    from ffnfold.calibration import correlate_layers, save_alignment
+    from ffnfold.checkpoints import load_model, load_tokenizer, verify_checkpoint
+    from ffnfold.seeding import seeded_generator
+    from ffnfold.splits import load_info, read_split
+
+    base, data = Path(job.input.base).parent, Path(job.input.data).parent
+    verify_checkpoint(base)
+    statistics = correlate_layers(
+        load_model(base),
+        load_tokenizer(base),
+        list(read_split(data, "train")["text"]),
+        load_info(data)["join"],
+        job.params.settings,
+        seeded_generator(job.params.seed, "alignment"),
+        job.params.device,
+        job.threads,
+    )
+    permutations, rows = align_pairs(statistics)
+    save_alignment(permutations, rows, job.output.permutations, job.output.similarity)
+
+
+if "snakemake" in globals():
+    from ffnfold.jobs import run
+
+    run(snakemake, main)  # noqa: F821
