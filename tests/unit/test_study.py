@@ -64,6 +64,20 @@ def test_a_list_expands_over_its_placeholder_in_the_studys_order(load):
     assert table["merged_4"] == {"method": "merge", "n": 4}
 
 
+def test_the_order_of_a_studys_lines_changes_no_setting_but_the_order_of_the_variants(load):
+    def reversed_keys(value):
+        return {k: reversed_keys(value[k]) for k in reversed(value)} if isinstance(value, dict) else value
+
+    given = {
+        "recovery": {"training": {"steps": 7, "batch_size": 2}},
+        "metrics": {"latency": {"repeats": 9, "warmup": 2}},
+    }
+    given["variants"] = {"merged_2": {"method": "merge", "n": 2}}
+    first, second = load(given), load(reversed_keys(given))
+    assert repr({**first, "variants": 0}) == repr({**second, "variants": 0})
+    assert repr(first["variants"]["merged_2"]) == repr(second["variants"]["merged_2"])
+
+
 def test_overrides_lie_over_the_study(load):
     study = load(overrides={"seed": 7, "metrics": {"latency": {"repeats": 50}}})
     assert study["seed"] == 7 and study["metrics"]["latency"] == {**load()["metrics"]["latency"], "repeats": 50}

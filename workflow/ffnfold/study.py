@@ -231,7 +231,18 @@ def validate_study(study: Mapping[str, Any], source: str) -> dict[str, Any]:
     for options in study["variants"].values():
         fill_defaults(options, schema["$defs"][options["method"]], schema)
     _check_relations(study, source)
-    return study
+    return {**_sorted_keys(study), "variants": {v: _sorted_keys(o) for v, o in study["variants"].items()}}
+
+
+def _sorted_keys(value: Any) -> Any:
+    """`value` with the keys of every mapping in one order.
+
+    Snakemake compares a job's settings as text: without this, moving a line of a study would rerun its jobs. The order
+    of the variants is kept, being that of the tables' rows.
+    """
+    if isinstance(value, Mapping):
+        return {key: _sorted_keys(value[key]) for key in sorted(value, key=str)}
+    return [_sorted_keys(part) for part in value] if isinstance(value, list) else value
 
 
 def _check_relations(study: Mapping[str, Any], source: str) -> None:
