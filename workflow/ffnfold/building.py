@@ -16,7 +16,7 @@ from ffnfold.checkpoints import (
     verify_checkpoint,
     write_json,
 )
-from ffnfold.files import BUILD_NOTES
+from ffnfold.files import BUILD_NOTES, WEIGHTS, training_folder
 from ffnfold.methods import REGISTRY, Inputs
 
 
@@ -67,7 +67,12 @@ def build_variant(
             from ffnfold.training_data import read_training_rows
 
             trainer = student_trainer(
-                base, read_training_rows(data), training["prompt"], training["seed"], resolve_device(training["device"])
+                base,
+                read_training_rows(data),
+                training["prompt"],
+                training["seed"],
+                resolve_device(training["device"]),
+                training_folder(directory / WEIGHTS),
             )
         built = method.build(Inputs(load_state(source), load_config(source), permutations, trainer), options)
         directory.mkdir(parents=True, exist_ok=True)

@@ -11,16 +11,24 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ffnfold.architecture import require_positions
-from ffnfold.checkpoints import load_model, load_tokenizer
+from ffnfold.checkpoints import checkpoint_sha256, load_model, load_tokenizer
 from ffnfold.methods.distill import distillation_loss
 from ffnfold.seeding import seeded_generator
 from ffnfold.training import fit, language_modeling_examples
 
 
 def student_trainer(
-    base: Path, data: Mapping[str, tuple[dict[str, list[Any]], str]], prompt: str, seed: int, device: str
+    base: Path,
+    data: Mapping[str, tuple[dict[str, list[Any]], str]],
+    prompt: str,
+    seed: int,
+    device: str,
+    resume: Path | None = None,
 ) -> Callable:
-    """A function (state, config, options) -> trained state, with the base as the teacher."""
+    """A function (state, config, options) -> trained state, with the base as the teacher.
+
+    `resume` is the folder for the state of an unfinished training.
+    """
 
     def train(state: Mapping[str, Tensor], config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Tensor]:
         budget = options["training"]
@@ -41,7 +49,8 @@ def student_trainer(
             )
 
         examples = language_modeling_examples(load_tokenizer(base), data, prompt, budget, generator)
-        fit(student, examples, budget, generator, device, loss=loss)
+        identity = {"options": dict(options), "teacher": checkpoint_sha256(base)}
+        fit(student, examples, budget, generator, device, loss=loss, resume=resume, identity=identity)
         trained = student.state_dict()
         return {name: trained[name] for name in state}
 

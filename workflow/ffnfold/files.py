@@ -24,6 +24,11 @@ _CONVERT = (
 )
 
 
+def training_folder(output: str | Path) -> Path:
+    """Where the training behind an output file keeps its state until that file is written."""
+    return Path(output).with_suffix(".training")
+
+
 def sha256_file(path: str | Path) -> str:
     """Hexadecimal sha256 of a file's bytes."""
     with open(path, "rb") as stream:

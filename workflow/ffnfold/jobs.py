@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from typing import Any
 
 from ffnfold import preload
 from ffnfold.errors import InputError
+from ffnfold.files import training_folder
 
 log = logging.getLogger("ffnfold")
 
@@ -67,6 +69,8 @@ def execute(main: Callable[[SimpleNamespace], None], description: Mapping[str, A
         names = " ".join(f"{key}={value}" for key, value in description["wildcards"].items())
         try:
             main(as_job(description))
+            for output in description["output"].values():  # all written: no training has to be gone on with
+                shutil.rmtree(training_folder(output), ignore_errors=True)
         except InputError as error:
             print(f"\nffnfold: {description['rule']} {names}: {error}\n", file=console)
             log.error("%s", error)

@@ -30,6 +30,7 @@ def pretrain(
     device: str,
     threads: int,
     directory: Path,
+    resume: Path | None = None,
 ) -> PreTrainedModel:
     """Train a model of the given shape from random weights; leaves the tokenizer's files in `directory`.
 
@@ -41,6 +42,7 @@ def pretrain(
         budget: training settings.
         prompt: the summarisation prompt, put between article and summary.
         directory: receives the tokenizer.
+        resume: folder for the state of an unfinished training.
     """
     torch.set_num_threads(threads)
     if tokenizer["source"] is None:
@@ -57,7 +59,7 @@ def pretrain(
         model = AutoModelForCausalLM.from_config(shape)
     rescale_initial_weights(model, architecture)
     examples = language_modeling_examples(loaded, data, prompt, budget, generator)
-    return fit(model, examples, budget, generator, resolve_device(device))
+    return fit(model, examples, budget, generator, resolve_device(device), resume=resume)
 
 
 def rescale_initial_weights(model: PreTrainedModel, architecture: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from ffnfold.architecture import require_positions
 from ffnfold.checkpoints import load_config, load_model, load_tokenizer, read_json, save_model, verify_checkpoint
 from ffnfold.device import resolve_device
-from ffnfold.files import BUILD_NOTES
+from ffnfold.files import BUILD_NOTES, WEIGHTS, training_folder
 from ffnfold.seeding import seeded_generator
 from ffnfold.training_data import read_training_rows
 
@@ -45,7 +45,7 @@ def recover_variant(
     model = load_model(built)
     hold_zeros(model, frozen_zeros(built))
     examples = language_modeling_examples(load_tokenizer(built), read_training_rows(data), prompt, budget, generator)
-    fit(model, examples, budget, generator, resolve_device(device))
+    fit(model, examples, budget, generator, resolve_device(device), resume=training_folder(directory / WEIGHTS))
     save_model(directory, model, built)
 
 

@@ -6,14 +6,16 @@ import logging
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
+from ffnfold.resumption import ResumableTrainer, StateCallback, TrainingStates, interval_s, training_identity
 from ffnfold.text import token_windows, training_order, training_texts
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ class _Ordered(Dataset):
         return self.examples[int(self.order[index])]
 
 
-class _OrderedTrainer(Trainer):
+class _OrderedTrainer(ResumableTrainer):
     """Reads the examples in their given order, and takes its loss from a function if one is given."""
 
     def __init__(self, *args: Any, loss: Loss | None = None, **kwargs: Any) -> None:
@@ -104,6 +106,8 @@ def fit(
     *,
     collate: Callable | None = None,
     loss: Loss | None = None,
+    resume: Path | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Train a model for the budget's steps with AdamW.
 
@@ -115,6 +119,9 @@ def fit(
         device: `cpu` or `cuda`.
         collate: from examples to a batch; Trainer's default stacks tensors.
         loss: from model and batch to a scalar loss (nats); by default the model's own.
+        resume: folder for the state of an unfinished training, from which a later call goes on; the caller removes it
+            when what comes of the training is safe on disk. None keeps no state.
+        identity: what shapes `loss`, as JSON can hold it; a state is used only where this is the same.
 
     Returns:
         The model, in evaluation mode, on the CPU.
@@ -124,6 +131,11 @@ def fit(
     """
     order = training_order(len(examples), budget["steps"] * budget["batch_size"], generator)
     seed = int(generator.integers(2**31))
+    states = None
+    if resume is not None:
+        facts = {"budget": dict(budget), "seed": seed, "device": device, "identity": dict(identity or {})}
+        states = TrainingStates(resume, training_identity(model, examples, order, facts), interval_s())
+    newest = states and states.newest()
     with tempfile.TemporaryDirectory(prefix="ffnfold-train-") as folder:
         arguments = TrainingArguments(
             output_dir=folder,
@@ -156,10 +168,13 @@ def fit(
             args=arguments,
             train_dataset=_Ordered(examples, order),
             data_collator=collate,
-            callbacks=[_Watch()],
+            callbacks=[_Watch(), *([StateCallback(states.interval_s)] if states else [])],
             loss=loss,
         )
-        trainer.train()
+        trainer.states = states
+        if newest is not None:
+            log.info("going on from %s", newest)
+        trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
         # Takes autocast off the model again, so that it is measured in its own precision.
         model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return model.to("cpu").eval()

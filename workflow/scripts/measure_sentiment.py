@@ -6,6 +6,7 @@ def main(job):
 
     from ffnfold.architecture import require_positions
     from ffnfold.checkpoints import load_config, load_model, load_tokenizer
+    from ffnfold.files import training_folder
     from ffnfold.measurement import Measurement
     from ffnfold.metrics import sentiment
     from ffnfold.recovery import frozen_zeros
@@ -28,6 +29,7 @@ def main(job):
         measurement.generator,
         measurement.device,
         frozen_zeros(Path(job.input.notes).parent),
+        training_folder(job.output.record),
     )
     measurement.write(values, items, split="test", pool="last real token")
 

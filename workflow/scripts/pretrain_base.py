@@ -6,6 +6,7 @@ def main(job):
     from pathlib import Path
 
     from ffnfold.checkpoints import save_model
+    from ffnfold.files import training_folder
     from ffnfold.pretraining import pretrain
     from ffnfold.training_data import read_training_rows
 
@@ -21,6 +22,7 @@ def main(job):
             device=job.params.device,
             threads=job.threads,
             directory=Path(scratch),
+            resume=training_folder(job.output.model),
         )
         save_model(Path(job.output.manifest).parent, model, scratch)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,7 @@ def measure(
     generator: np.random.Generator,
     device: str,
     frozen_zeros: Sequence[str] = (),
+    resume: Path | None = None,
 ) -> tuple[dict[str, Value], pd.DataFrame]:
     """Fine-tune on the training reviews and score the test reviews.
 
@@ -82,6 +84,7 @@ def measure(
         train, test: columns id, text, label.
         settings: max_length, eval_batch_size, training.
         frozen_zeros: parameters whose zeros stay zero.
+        resume: folder for the state of an unfinished training.
 
     Returns:
         The figures, and one row for each test review: id, label, predicted, correct.
@@ -92,7 +95,8 @@ def measure(
     examples = [{"input_ids": row, "labels": int(y)} for row, y in zip(rows, train["label"], strict=True)]
     hold_zeros(model, frozen_zeros)
     pad = model.config.pad_token_id
-    fit(model, examples, settings["training"], generator, device, collate=lambda batch: pad_batch(batch, pad))
+    budget = settings["training"]
+    fit(model, examples, budget, generator, device, collate=lambda batch: pad_batch(batch, pad), resume=resume)
     predicted = predict(
         model, encode_reviews(tokenizer, test["text"], settings["max_length"]), settings["eval_batch_size"], device
     )
