@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from ffnfold import preload
+from ffnfold import preload, runlock
 from ffnfold.datasets import check_local_files, local_files
 from ffnfold.dependencies import library_files
 from ffnfold.device import resolve_device
@@ -19,6 +19,11 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir)
 # Jobs use this checkout's library, in a conda environment too, where ffnfold itself is not installed.
 preload.share_library(ROOT / "workflow")
+if workflow.is_main_process:
+    # Held until this process ends, so that the next one can tell whether it was killed.
+    RUN_LOCK, RUN_NOTE = runlock.enter()
+    if RUN_NOTE:
+        print(f"\nffnfold: {RUN_NOTE}\n", file=sys.stderr)
 # A study may be run in another directory with `--directory`; its own configuration there wins.
 CONFIG_FILE = str(next(p for p in (Path("config/config.yaml"), ROOT / "config/config.yaml") if p.is_file()))
 TASKS = ("language_modeling", "sentiment", "summarization")

@@ -138,6 +138,8 @@ checked(preflight)
 
 onstart:
     # Raised, not ended here: Snakemake holds its lock by now and gives it back.
+    executor = "local" if workflow.local_exec else workflow.executor_plugin.name
+    runlock.record_owner(executor)
     try:
         if STUDY["device"] == "cuda" and not workflow.non_local_exec:
             resolve_device("cuda")

@@ -3,54 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 from ffnfold.records import METRICS, read_record
+from running import ROOT, SNAKEMAKE, TINY, planned, snakemake, succeed, tiny_study, write_study
 
-ROOT = Path(__file__).resolve().parents[2]
-TINY = Path(__file__).with_name("tiny.yaml")
-SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 RUNS = (2, 4, 6, 8, 10)
 VARIANTS = ["gpt2", "distilgpt2", "pruned_104M"] + [f"{m}_{n}" for m in ("merged", "compressed") for n in RUNS]
-
-
-def snakemake(directory, *arguments, study=TINY, **environment):
-    """Run Snakemake on this checkout's workflow with its working directory elsewhere."""
-    command = [SNAKEMAKE, "-s", ROOT / "Snakefile", "--directory", directory, "--cores", "2", *arguments]
-    command += ["--config", f"study={study}"]
-    return subprocess.run(
-        [str(part) for part in command],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, **environment},
-        cwd=ROOT,
-    )
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A finished tiny study."""
     directory = tmp_path_factory.mktemp("study")
-    result = snakemake(directory, "all")
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    succeed(directory, "all")
     return directory
 
 
 def jobs_to_run(directory, *arguments, study=TINY):
     """Names of the rules a dry run would run, once for each job."""
-    result = snakemake(directory, "-n", *arguments, study=study)
-    assert result.returncode == 0, result.stderr
-    lines = (result.stdout + result.stderr).splitlines()
-    return sorted(line.split()[1].rstrip(":") for line in lines if line.startswith(("rule ", "localrule ")))
+    return planned(snakemake(directory, "-n", *arguments, study=study))
 
 
 def test_every_variant_has_every_record(done):
@@ -108,19 +84,17 @@ def test_a_finished_study_has_nothing_to_run(done):
 
 
 def test_one_metric_setting_reruns_that_metric_alone(done, tmp_path):
-    study = yaml.safe_load(TINY.read_text())
+    study = tiny_study()
     study["metrics"]["summarization"]["generated_tokens"] = 7
-    changed = tmp_path / "tiny.yaml"
-    changed.write_text(yaml.safe_dump(study, sort_keys=False))  # the variants' order is that of the tables' rows
+    changed = write_study(tmp_path / "tiny.yaml", study)
     expected = ["measure_summarization"] * 13 + ["tabulate"] + ["plot_figure"] * 5 + ["render_report", "all"]
     assert jobs_to_run(done, study=changed) == sorted(expected)
 
 
 def test_one_variants_line_reruns_that_variant_alone(done, tmp_path):
-    study = yaml.safe_load(TINY.read_text())
+    study = tiny_study()
     study["variants"]["pruned_104M"]["keep_share"] = 0.9
-    changed = tmp_path / "tiny.yaml"
-    changed.write_text(yaml.safe_dump(study, sort_keys=False))  # the variants' order is that of the tables' rows
+    changed = write_study(tmp_path / "tiny.yaml", study)
     expected = ["build_variant", "recover_variant", *(f"measure_{m}" for m in METRICS)]
     expected += ["tabulate"] * 5 + ["plot_figure"] * 5 + ["render_report", "all"]
     assert jobs_to_run(done, study=changed) == sorted(expected)
@@ -184,7 +158,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_ends_with_a_message_before_any_job(name, tmp_path):
     change, *expected = BAD[name]
-    study = yaml.safe_load(TINY.read_text())
+    study = tiny_study()
 
     def lay_over(target, source):
         for key, value in source.items():
@@ -194,8 +168,7 @@ def test_bad_input_ends_with_a_message_before_any_job(name, tmp_path):
                 target[key] = value
 
     lay_over(study, change)
-    path = tmp_path / "bad.yaml"
-    path.write_text(yaml.safe_dump(study))
+    path = write_study(tmp_path / "bad.yaml", study)
     result = snakemake(tmp_path, "all", study=path)
     assert result.returncode != 0
     output = result.stdout + result.stderr
@@ -206,11 +179,10 @@ def test_bad_input_ends_with_a_message_before_any_job(name, tmp_path):
 
 
 def test_an_unreachable_hub_is_one_message_for_the_whole_study(tmp_path):
-    study = yaml.safe_load(TINY.read_text())
+    study = tiny_study()
     study["base"] = {"source": "openai-community/gpt2", "revision": "main"}
     study["variants"]["distilgpt2"] = {"method": "checkpoint", "source": "distilbert/distilgpt2"}
-    path = tmp_path / "hub.yaml"
-    path.write_text(yaml.safe_dump(study))
+    path = write_study(tmp_path / "hub.yaml", study)
     for _ in range(2):  # the second run must not find a lock that the first one left
         started = time.monotonic()
         result = snakemake(tmp_path, "all", study=path, HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0")
@@ -222,9 +194,8 @@ def test_an_unreachable_hub_is_one_message_for_the_whole_study(tmp_path):
 
 
 def test_cuda_that_is_absent_is_refused_before_any_job(tmp_path):
-    study = {**yaml.safe_load(TINY.read_text()), "device": "cuda"}
-    path = tmp_path / "cuda.yaml"
-    path.write_text(yaml.safe_dump(study))
+    study = {**tiny_study(), "device": "cuda"}
+    path = write_study(tmp_path / "cuda.yaml", study)
     result = snakemake(tmp_path, "all", study=path, CUDA_VISIBLE_DEVICES="")
     output = result.stdout + result.stderr
     assert result.returncode != 0 and "CUDA was asked for" in output and "Traceback" not in output

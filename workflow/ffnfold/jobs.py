@@ -20,6 +20,7 @@ from typing import Any
 from ffnfold import preload
 from ffnfold.errors import InputError
 from ffnfold.files import training_folder
+from ffnfold.runlock import job_alive
 
 log = logging.getLogger("ffnfold")
 
@@ -68,7 +69,8 @@ def execute(main: Callable[[SimpleNamespace], None], description: Mapping[str, A
         logging.getLogger("httpx").setLevel(logging.WARNING)
         names = " ".join(f"{key}={value}" for key, value in description["wildcards"].items())
         try:
-            main(as_job(description))
+            with job_alive():
+                main(as_job(description))
             for output in description["output"].values():  # all written: no training has to be gone on with
                 shutil.rmtree(training_folder(output), ignore_errors=True)
         except InputError as error:
