@@ -321,5 +321,5 @@ def test_the_tokenizer_may_come_from_another_folder(copy, tmp_path, tokenizer_fo
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
     (tmp_path / ".a.json.0123.tmp").write_text("half")
     (tmp_path / ".b.json.0123.tmp").write_text("another file's")
-    write_json(tmp_path / "a.json", {})
+    checkpoints.write_json(tmp_path / "a.json", {})
     assert sorted(path.name for path in tmp_path.iterdir()) == [".b.json.0123.tmp", "a.json"]
