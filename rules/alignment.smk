@@ -22,5 +22,7 @@ rule align_layers:
     conda:
         "../envs/ffnfold.yaml"
     threads: 2
+    resources:
+        gpu=wants_gpu,
     script:
         "../workflow/scripts/align_layers.py"

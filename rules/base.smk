@@ -28,6 +28,8 @@ if STUDY["base"]["source"] is None:
         conda:
             "../envs/ffnfold.yaml"
         threads: 2
+        resources:
+            gpu=wants_gpu,
         script:
             "../workflow/scripts/pretrain_base.py"
 

@@ -10,6 +10,7 @@ from ffnfold.dependencies import library_files
 from ffnfold.device import resolve_device
 from ffnfold.errors import InputError
 from ffnfold.files import TOKENIZER_FILES, inspect_local, load_config, tokenizer_length
+from ffnfold.gpus import usable_gpus
 from ffnfold.hub import check_hub_reachable, is_hub_id
 from ffnfold.methods import REGISTRY
 from ffnfold.records import METRICS

@@ -52,6 +52,8 @@ rule measure_perplexity:
     conda:
         "../envs/ffnfold.yaml"
     threads: 1
+    resources:
+        gpu=wants_gpu,
     script:
         "../workflow/scripts/measure_perplexity.py"
 
@@ -80,6 +82,8 @@ rule measure_latency:
         "../envs/ffnfold.yaml"
     threads: all_cores
     priority: -1
+    resources:
+        gpu=wants_gpu,
     script:
         "../workflow/scripts/measure_latency.py"
 
@@ -107,6 +111,8 @@ rule measure_sentiment:
     conda:
         "../envs/ffnfold.yaml"
     threads: 1
+    resources:
+        gpu=wants_gpu,
     script:
         "../workflow/scripts/measure_sentiment.py"
 
@@ -133,5 +139,7 @@ rule measure_summarization:
     conda:
         "../envs/ffnfold.yaml"
     threads: 1
+    resources:
+        gpu=wants_gpu,
     script:
         "../workflow/scripts/measure_summarization.py"

@@ -25,5 +25,7 @@ rule recover_variant:
     conda:
         "../envs/ffnfold.yaml"
     threads: 1
+    resources:
+        gpu=wants_gpu,
     script:
         "../workflow/scripts/recover_variant.py"

@@ -4,6 +4,10 @@ STUDY = checked(load_study, config, ROOT / "config" / "studies")
 NAME, VARIANTS = STUDY["name"], STUDY["variants"]
 REPLICATES = [str(i) for i in range(STUDY["replicates"])]
 BASELINE = next(name for name, options in VARIANTS.items() if options["method"] == "baseline")
+# Only where jobs run here, which is where Snakemake was given no number of cluster jobs.
+LOCAL_GPUS = len(usable_gpus()) if STUDY["device"] != "cpu" and workflow.resource_settings.nodes is None else 0
+if LOCAL_GPUS and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", LOCAL_GPUS)
 PROMPT = STUDY["metrics"]["summarization"]["prompt"]
 
 
@@ -52,6 +56,16 @@ def preflight():
 def is_local(source):
     """Whether a task's source is files on this machine: neither the embedded corpus nor a hub id."""
     return source != "embedded" and not is_hub_id(source)
+
+
+def wants_gpu(wildcards):
+    """1 for a job that runs a model on this machine's GPUs; on a cluster the profile asks for them."""
+    return int(LOCAL_GPUS > 0)
+
+
+def build_wants_gpu(wildcards):
+    """As `wants_gpu`, for the methods that train."""
+    return wants_gpu(wildcards) if "data" in method_of(wildcards).needs else 0
 
 
 def local_data(wildcards):

@@ -25,5 +25,7 @@ rule build_variant:
     conda:
         "../envs/ffnfold.yaml"
     threads: 1
+    resources:
+        gpu=build_wants_gpu,
     script:
         "../workflow/scripts/build_variant.py"

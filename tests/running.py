@@ -50,6 +50,14 @@ def tiny_study():
     return yaml.safe_load(TINY.read_text())
 
 
+def small_study():
+    """Four variants, one of each way to come about."""
+    study = tiny_study()
+    study["variants"] = {name: study["variants"][name] for name in ("gpt2", "distilgpt2")}
+    study["variants"] |= {"merged_4": {"method": "merge", "n": 4}, "compressed_4": {"method": "compress", "n": 4}}
+    return study
+
+
 def write_study(path, study):
     """Write a study file; the variants keep their order, which is that of the tables' rows."""
     path.write_text(yaml.safe_dump(study, sort_keys=False))

@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 from comparing import differences, fingerprints
-from running import ROOT, command, planned, snakemake, succeed, tiny_study, write_study
+from running import ROOT, command, planned, small_study, snakemake, succeed, write_study
 
 KILLS = int(os.environ.get("FFNFOLD_KILLS", "30"))
 RESUMED = ("all", "--rerun-incomplete")
@@ -20,11 +20,8 @@ SURROUNDINGS = {"FFNFOLD_CHECKPOINT_SECONDS": "0"}
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Four variants, one of each way to come about, with trainings long enough to be hit."""
-    study = tiny_study()
-    keep = {"gpt2", "distilgpt2"}
-    study["variants"] = {name: options for name, options in study["variants"].items() if name in keep}
-    study["variants"] |= {"merged_4": {"method": "merge", "n": 4}, "compressed_4": {"method": "compress", "n": 4}}
+    """The small study with trainings long enough to be hit."""
+    study = small_study()
     study["base"]["training"]["steps"] = study["recovery"]["training"]["steps"] = 20
     study["metrics"]["sentiment"]["training"]["steps"] = 20
     return write_study(tmp_path_factory.mktemp("kill") / "small.yaml", study)

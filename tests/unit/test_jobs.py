@@ -79,6 +79,7 @@ def job(tmp_path):
             "wildcards": {"variant": "merged_2"},
             "log": str(tmp_path / "logs" / "a.log"),
             "threads": 1,
+            "gpu": False,
         }
         description.write_text(json.dumps(content))
         return [sys.executable, "-c", code, str(script), str(description)]
@@ -123,6 +124,7 @@ def test_a_description_goes_through_json_and_back():
         wildcards=Named(study="mini", replicate=0),
         log=["logs/a.log"],
         threads=2,
+        resources={"gpu": 1, "tmpdir": "/tmp"},
     )
     description = describe(snakemake)
     assert json.loads(json.dumps(description)) == description
@@ -132,6 +134,7 @@ def test_a_description_goes_through_json_and_back():
     assert job.params.settings == {"repeats": 5, "x": None} and job.params.seed == 7 and job.params.tasks == ["a", "b"]
     assert job.wildcards.study == "mini" and job.wildcards.replicate == "0"
     assert (job.log, job.threads, job.rule) == ("logs/a.log", 2, "measure_latency")
+    assert description["gpu"] is True
     assert not hasattr(job.input, "other")
 
 

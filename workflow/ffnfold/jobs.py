@@ -20,6 +20,7 @@ from typing import Any
 from ffnfold import preload
 from ffnfold.errors import InputError
 from ffnfold.files import training_folder
+from ffnfold.gpus import claimed_gpu
 from ffnfold.runlock import job_alive
 
 log = logging.getLogger("ffnfold")
@@ -42,6 +43,7 @@ def describe(snakemake: Any) -> dict[str, Any]:
         "wildcards": {key: str(value) for key, value in snakemake.wildcards.items()},
         "log": str(snakemake.log[0]),
         "threads": int(snakemake.threads),
+        "gpu": bool(snakemake.resources.get("gpu", 0)),
     }
 
 
@@ -69,7 +71,7 @@ def execute(main: Callable[[SimpleNamespace], None], description: Mapping[str, A
         logging.getLogger("httpx").setLevel(logging.WARNING)
         names = " ".join(f"{key}={value}" for key, value in description["wildcards"].items())
         try:
-            with job_alive():
+            with job_alive(), claimed_gpu(description["gpu"]):
                 main(as_job(description))
             for output in description["output"].values():  # all written: no training has to be gone on with
                 shutil.rmtree(training_folder(output), ignore_errors=True)
