@@ -1,6 +1,8 @@
 """Helpers that need no study yet: finding the configuration, ending with a message instead of a traceback."""
 
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from ffnfold.errors import InputError
 from ffnfold.files import TOKENIZER_FILES, inspect_local, load_config, tokenizer_length
 from ffnfold.gpus import usable_gpus
 from ffnfold.hub import check_hub_reachable, is_hub_id
+from ffnfold.jobs import failure_reason
 from ffnfold.methods import REGISTRY
 from ffnfold.records import METRICS
 from ffnfold.study import check_against_base, load_study, pretrained_config

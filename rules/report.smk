@@ -1,7 +1,5 @@
 """Report: all records to results/{study}/tables/*.csv, figures/*.svg, report/index.html and provenance.json."""
 
-PUBLISHED = relative(ROOT / "config" / "published.csv")
-
 
 rule tabulate:
     """One table of a metric: our figures with their intervals, the published ones beside them."""
@@ -18,7 +16,7 @@ rule tabulate:
             labels={"metric": "{metric}"},
         ),
     params:
-        variants=[{"name": name, "method": options["method"]} for name, options in VARIANTS.items()],
+        variants=VARIANT_ROWS,
     log:
         "results/{study}/logs/tabulate/{metric}.log",
     benchmark:
@@ -80,7 +78,7 @@ rule render_report:
             labels={"page": "Provenance"},
         ),
     params:
-        study={key: STUDY[key] for key in ("name", "description", "comparable", "seed", "replicates")},
+        study=STUDY_FACTS,
     log:
         "results/{study}/logs/render_report/report.log",
     benchmark:

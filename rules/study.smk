@@ -4,6 +4,9 @@ STUDY = checked(load_study, config, ROOT / "config" / "studies")
 NAME, VARIANTS = STUDY["name"], STUDY["variants"]
 REPLICATES = [str(i) for i in range(STUDY["replicates"])]
 BASELINE = next(name for name, options in VARIANTS.items() if options["method"] == "baseline")
+STUDY_FACTS = {key: STUDY[key] for key in ("name", "description", "comparable", "seed", "replicates")}
+VARIANT_ROWS = [{"name": name, "method": options["method"]} for name, options in VARIANTS.items()]
+PUBLISHED = relative(ROOT / "config" / "published.csv")
 # Only where jobs run here, which is where Snakemake was given no number of cluster jobs.
 LOCAL_GPUS = len(usable_gpus()) if STUDY["device"] != "cpu" and workflow.resource_settings.nodes is None else 0
 if LOCAL_GPUS and "gpu" not in workflow.global_resources:
@@ -147,6 +150,19 @@ def variant_options(wildcards):
     return VARIANTS[wildcards.variant]
 
 
+def unfinished_figures():
+    """Every figure that this run owed and did not make: variant, replicate, metric, reason."""
+    failed = {job for entry in workflow.scheduler.failed for job in (entry if entry.is_group() else [entry])}
+    cells = []
+    for job in workflow.dag.needrun_jobs():
+        if job.rule.name.startswith("measure_"):
+            behind = [j for j in workflow.dag.bfs(workflow.dag.dependencies, job) if j in failed]
+            reason = failure_reason(behind[-1].log[0]) if behind else "not run: the workflow was stopped before"
+            metric = job.rule.name.removeprefix("measure_")
+            cells.append([job.wildcards.variant, int(job.wildcards.replicate), metric, reason])
+    return cells
+
+
 checked(preflight)
 
 
@@ -161,3 +177,17 @@ onstart:
     except InputError as error:
         raise WorkflowError(f"ffnfold: {error}")
     preload.start()
+
+
+onerror:
+    # Jobs have failed; what the others have made is shown all the same, by a process of its own: it draws.
+    facts = {
+        "results": target(""),
+        "study": STUDY_FACTS,
+        "variants": VARIANT_ROWS,
+        "replicates": [int(r) for r in REPLICATES],
+        "unfinished": unfinished_figures(),
+        "published": PUBLISHED,
+        "templates": str(ROOT / "report" / "templates"),
+    }
+    subprocess.run([sys.executable, "-m", "ffnfold.incomplete"], input=json.dumps(facts), text=True)

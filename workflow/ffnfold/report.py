@@ -10,6 +10,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
+from ffnfold.failures import by_reason, complete_tables, failed_cells
 from ffnfold.figures import bounds_by_task, token_perplexity_floor
 from ffnfold.formatting import (
     UNITS,
@@ -67,6 +68,7 @@ def build_context(
     published_figures: pd.DataFrame,
     dataset_infos: Sequence[Mapping],
     links: Mapping[str, str],
+    failures: Sequence[Mapping] = (),
 ) -> dict:
     """Everything the templates print, already worded and formatted.
 
@@ -78,6 +80,7 @@ def build_context(
         published_figures: what `published.read_published` returned.
         dataset_infos: the dataset_info of each task.
         links: file name → address relative to the report.
+        failures: the cells without a figure, each with `variant`, `method`, `replicate`, `metric` and `reason`.
 
     Returns:
         Plain strings, lists and dicts. Nothing is escaped: the templates do that.
@@ -93,8 +96,9 @@ def build_context(
         },
         "comparable": _comparable(study),
         "scope": _scope(tables, published_figures),
-        "findings": findings(tables),
-        "tables": [_table(metric, tables[metric], published_figures, records, links) for metric in present],
+        "failures": by_reason(failures, TABLE_TITLES),
+        "findings": findings(complete_tables(tables, failures)),
+        "tables": [_table(metric, tables[metric], published_figures, records, links, failures) for metric in present],
         "figures": [_figure(name, figures[name], tables) for name in FIGURE_TITLES if name in figures],
         "bounds": _bounds(dataset_infos, bounds, tables),
         "provenance": _provenance(collect_provenance(study, records, dataset_infos, {})),
@@ -148,7 +152,12 @@ def _scope(tables: Mapping[str, pd.DataFrame], published_figures: pd.DataFrame) 
 
 
 def _table(
-    metric: str, table: pd.DataFrame, published_figures: pd.DataFrame, records: Sequence[Mapping], links: Mapping
+    metric: str,
+    table: pd.DataFrame,
+    published_figures: pd.DataFrame,
+    records: Sequence[Mapping],
+    links: Mapping,
+    failures: Sequence[Mapping] = (),
 ) -> dict:
     names = value_names(table)
     lead3 = [name for name in names if name.startswith("lead3_")]
@@ -174,6 +183,9 @@ def _table(
                 "cells": cells,
             }
         )
+    for failure in (cell for cell in failures if cell["metric"] == metric):
+        names = {key: str(failure[key]) for key in ("variant", "method", "replicate")}
+        rows.append({**names, "is_baseline": False, "cells": failed_cells(failure, columns)})
     return {
         "id": metric,
         "title": TABLE_TITLES[metric],

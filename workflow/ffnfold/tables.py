@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -34,6 +34,7 @@ def build_table(
     records: Sequence[Mapping],
     published: pd.DataFrame,
     variants: Sequence[Mapping],
+    failed: Collection[tuple[str, int]] = (),
 ) -> pd.DataFrame:
     """One row per variant and replicate, in the study's order.
 
@@ -46,6 +47,7 @@ def build_table(
         records: metric records; those of other metrics are passed over.
         published: what `published.read_published` returned.
         variants: the study's variants in order, each with `name` and `method`.
+        failed: variant and replicate of measurements that failed; they get no row.
 
     Returns:
         The table, columns variant, method, replicate, then those above.
@@ -63,6 +65,8 @@ def build_table(
     for variant in variants:
         for replicate in replicates:
             record = by_key.get((variant["name"], replicate))
+            if record is None and (variant["name"], replicate) in failed:
+                continue
             if record is None:
                 raise InputError(
                     f"the {metric} table lacks a record",
