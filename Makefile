@@ -7,11 +7,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup study test test-fast lint docs clean
+.PHONY: help setup study test test-fast test-faults test-slurm lint docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## create .venv and install ffnfold and the tested versions of its libraries
 
@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "The venv module is missing. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
 	@echo "ffnfold: installing the libraries named in constraints.txt (some minutes the first time)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test]"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[slurm,test]"
 	@touch $@
 	@echo "ffnfold: ready. Activate it with: source $(BIN)/activate"
 
@@ -38,6 +38,12 @@ test: setup ## run all tests
 
 test-fast: setup ## run the unit tests only
 	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit
+
+test-faults: setup ## kill, starve and fill up whole runs (30 kills: about ten minutes)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -s
+
+test-slurm: setup ## run a study on a SLURM of one node (Debian; installs it as root where it is missing)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm -s
 
 lint: setup ## check style: ruff, snakemake --lint
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -176,7 +176,8 @@ onstart:
         check_hub_reachable(hub_sources())
     except InputError as error:
         raise WorkflowError(f"ffnfold: {error}")
-    preload.start()
+    if workflow.local_exec:
+        preload.start()
 
 
 onerror:

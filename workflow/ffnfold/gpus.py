@@ -76,6 +76,9 @@ def claimed_gpu(wanted: bool, poll_s: float = 0.5) -> Iterator[str | None]:
     """
     uuids = usable_gpus() if wanted else []
     if not uuids:
+        given = os.environ.get(VISIBLE) if wanted else None
+        if given is not None:
+            log.info("GPU %s, as the scheduler gave it", given)
         yield None
         return
     folder = Path(tempfile.gettempdir()) / f"ffnfold-gpus-{os.getuid()}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from ffnfold.errors import InputError
 from ffnfold.figures import bounds_by_task, draw
 from ffnfold.files import read_json, write_atomic
+from ffnfold.jobs import explained
 from ffnfold.published import read_published
 from ffnfold.records import METRICS, read_record
 from ffnfold.report import FIGURE_TITLES, build_context, render
@@ -91,8 +92,9 @@ def main() -> None:
     facts = json.load(sys.stdin)
     try:
         page = write_incomplete_report(**facts)
-    except InputError as error:
-        print(f"\nffnfold: the report of the incomplete study could not be written: {error}\n", file=sys.stderr)
+    except (InputError, OSError) as error:
+        known = explained(error) or error
+        print(f"\nffnfold: the report of the incomplete study could not be written: {known}\n", file=sys.stderr)
         return
     if page is not None:
         missing = len(facts["unfinished"])
