@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ffnfold import preload, runlock
+from ffnfold import preload, runlock, runmetadata
 from ffnfold.datasets import check_local_files, local_files
 from ffnfold.dependencies import library_files
 from ffnfold.device import resolve_device
@@ -26,6 +26,7 @@ preload.share_library(ROOT / "workflow")
 if workflow.is_main_process:
     # Held until this process ends, so that the next one can tell whether it was killed.
     RUN_LOCK, RUN_NOTE = runlock.enter()
+    runmetadata.restore()
     if RUN_NOTE:
         print(f"\nffnfold: {RUN_NOTE}\n", file=sys.stderr)
 # A study may be run in another directory with `--directory`; its own configuration there wins.

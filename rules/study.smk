@@ -180,7 +180,12 @@ onstart:
         preload.start()
 
 
+onsuccess:
+    runmetadata.keep()
+
+
 onerror:
+    runmetadata.keep()
     # Jobs have failed; what the others have made is shown all the same, by a process of its own: it draws.
     facts = {
         "results": target(""),
