@@ -1,12 +1,14 @@
 """The dense base: fetched from the hub or a folder, or pretrained on the study's text; to results/{study}/base/."""
 
+BASE_FILES = checkpoint_files(STUDY["base"]["source"] or STUDY["base"]["tokenizer"]["source"])
+
 if STUDY["base"]["source"] is None:
 
     rule pretrain_base:
         """Train the base from random weights on the study's own text."""
         input:
             data=infos_of(STUDY["base"]["tasks"]),
-            tokenizer=checkpoint_files(STUDY["base"]["tokenizer"]["source"]),
+            tokenizer=ancient(BASE_FILES),
             script=script_of("pretrain_base"),
             library=library_of("pretrain_base"),
         output:
@@ -21,6 +23,7 @@ if STUDY["base"]["source"] is None:
             prompt=prompt_for(STUDY["base"]["tasks"]),
             seed=STUDY["seed"],
             device=STUDY["device"],
+            contents=contents(BASE_FILES),
         log:
             "results/{study}/logs/pretrain_base/base.log",
         benchmark:
@@ -38,7 +41,7 @@ else:
     rule fetch_base:
         """Take in the base checkpoint in canonical form."""
         input:
-            files=checkpoint_files(STUDY["base"]["source"]),
+            files=ancient(BASE_FILES),
             script=script_of("fetch_base"),
             library=library_of("fetch_base"),
         output:
@@ -48,6 +51,7 @@ else:
         params:
             source=STUDY["base"]["source"],
             revision=STUDY["base"]["revision"],
+            contents=contents(BASE_FILES),
         log:
             "results/{study}/logs/fetch_base/base.log",
         benchmark:

@@ -1,34 +1,38 @@
 """Helpers that need no study yet: finding the configuration, ending with a message instead of a traceback."""
 
+import functools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.basedir)
+# This checkout's library and no installed one, here and in jobs (in a conda environment ffnfold is not installed at all).
+sys.path.insert(0, str(ROOT / "workflow"))
+
 from ffnfold import preload, runlock, runmetadata
 from ffnfold.datasets import check_local_files, local_files
 from ffnfold.dependencies import library_files
 from ffnfold.device import resolve_device
 from ffnfold.errors import InputError
-from ffnfold.files import TOKENIZER_FILES, inspect_local, load_config, tokenizer_length
+from ffnfold.files import TOKENIZER_FILES, cached_sha256, inspect_local, load_config, tokenizer_length
 from ffnfold.gpus import usable_gpus
 from ffnfold.hub import check_hub_reachable, is_hub_id
 from ffnfold.jobs import failure_reason
 from ffnfold.methods import REGISTRY
 from ffnfold.records import METRICS
 from ffnfold.study import check_against_base, load_study, pretrained_config
-from snakemake.exceptions import WorkflowError
 
-ROOT = Path(workflow.basedir)
-# Jobs use this checkout's library, in a conda environment too, where ffnfold itself is not installed.
 preload.share_library(ROOT / "workflow")
 if workflow.is_main_process:
     # Held until this process ends, so that the next one can tell whether it was killed.
-    RUN_LOCK, RUN_NOTE = runlock.enter()
+    RUN = runlock.enter(unlocking="--unlock" in sys.argv)
     runmetadata.restore()
-    if RUN_NOTE:
-        print(f"\nffnfold: {RUN_NOTE}\n", file=sys.stderr)
+    if RUN.note:
+        print(f"\nffnfold: {RUN.note}\n", file=sys.stderr)
 # A study may be run in another directory with `--directory`; its own configuration there wins.
 CONFIG_FILE = str(next(p for p in (Path("config/config.yaml"), ROOT / "config/config.yaml") if p.is_file()))
 TASKS = ("language_modeling", "sentiment", "summarization")
@@ -67,6 +71,7 @@ def script_of(rule):
     return relative(ROOT / "workflow" / "scripts" / f"{rule}.py")
 
 
+@functools.cache
 def library_of(rule, *modules, without=()):
     """The library modules that a rule's script (and further modules) import: inputs, since Snakemake sees no imports.
 
@@ -84,6 +89,11 @@ def all_cores(wildcards):
         return workflow.cores
     except WorkflowError:
         return 1
+
+
+def contents(paths):
+    """sha256 of local files, as a setting of the job that reads them: their times say nothing of a large file."""
+    return cached_sha256(paths, Path(".snakemake/ffnfold.sha256.json")) if paths else {}
 
 
 def checkpoint_files(source):

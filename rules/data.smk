@@ -4,7 +4,7 @@
 rule prepare_data:
     """Write one task's splits from the embedded corpus, local files or the hub."""
     input:
-        files=local_data,
+        files=ancient(local_data),
         script=script_of("prepare_data"),
         library=data_library,
     output:
@@ -15,6 +15,7 @@ rule prepare_data:
     params:
         spec=task_spec,
         seed=STUDY["seed"],
+        contents=local_data_contents,
     log:
         "results/{study}/logs/prepare_data/{task}.log",
     benchmark:

@@ -17,7 +17,7 @@ rule measure_parameters:
         settings=STUDY["metrics"]["parameters"],
         statistics=STUDY["statistics"],
         seed=STUDY["seed"],
-        device=STUDY["device"],
+        device="cpu",  # it counts; no GPU has to be waited for
     log:
         "results/{study}/logs/measure_parameters/{variant}_{replicate}.log",
     benchmark:

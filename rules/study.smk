@@ -8,7 +8,8 @@ STUDY_FACTS = {key: STUDY[key] for key in ("name", "description", "comparable", 
 VARIANT_ROWS = [{"name": name, "method": options["method"]} for name, options in VARIANTS.items()]
 PUBLISHED = relative(ROOT / "config" / "published.csv")
 # Only where jobs run here, which is where Snakemake was given no number of cluster jobs.
-LOCAL_GPUS = len(usable_gpus()) if STUDY["device"] != "cpu" and workflow.resource_settings.nodes is None else 0
+HERE = workflow.is_main_process and workflow.resource_settings.nodes is None
+LOCAL_GPUS = len(usable_gpus()) if STUDY["device"] != "cpu" and HERE else 0
 if LOCAL_GPUS and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", LOCAL_GPUS)
 PROMPT = STUDY["metrics"]["summarization"]["prompt"]
@@ -77,6 +78,11 @@ def local_data(wildcards):
     return [str(path) for paths in local_files(source).values() for path in paths] if is_local(source) else []
 
 
+def local_data_contents(wildcards):
+    """What `contents` says of a task's local files."""
+    return contents(local_data(wildcards))
+
+
 def infos_of(tasks):
     """dataset_info.json of some tasks: each holds its data's fingerprints, so it stands for the data."""
     return [target(f"data/{task}/dataset_info.json") for task in tasks]
@@ -107,8 +113,8 @@ def method_of(wildcards):
 def build_library(wildcards):
     """The script's modules and those of the variant's own method, so that another method's change reruns nothing."""
     method = method_of(wildcards)
-    unused = [] if "data" in method.needs else ["distillation.py", "training_data.py"]
-    unused += [] if "alignment" in method.needs else ["calibration.py"]
+    unused = () if "data" in method.needs else ("distillation.py", "training_data.py")
+    unused += () if "alignment" in method.needs else ("calibration.py",)
     return library_of("build_variant", f"methods/{method.module}.py", without=unused)
 
 
@@ -126,6 +132,11 @@ def training_data_of(wildcards):
 def source_files(wildcards):
     """The files of a variant that is a local checkpoint."""
     return checkpoint_files(VARIANTS[wildcards.variant].get("source"))
+
+
+def source_contents(wildcards):
+    """What `contents` says of these files."""
+    return contents(source_files(wildcards))
 
 
 def training_settings(wildcards):
@@ -156,8 +167,8 @@ def unfinished_figures():
     cells = []
     for job in workflow.dag.needrun_jobs():
         if job.rule.name.startswith("measure_"):
-            behind = [j for j in workflow.dag.bfs(workflow.dag.dependencies, job) if j in failed]
-            reason = failure_reason(behind[-1].log[0]) if behind else "not run: the workflow was stopped before"
+            logs = [j.log[0] for j in workflow.dag.bfs(workflow.dag.dependencies, job) if j in failed]
+            reason = failure_reason(logs)
             metric = job.rule.name.removeprefix("measure_")
             cells.append([job.wildcards.variant, int(job.wildcards.replicate), metric, reason])
     return cells
@@ -168,25 +179,30 @@ checked(preflight)
 
 onstart:
     # Raised, not ended here: Snakemake holds its lock by now and gives it back.
-    executor = "local" if workflow.local_exec else workflow.executor_plugin.name
-    runlock.record_owner(executor)
+    if RUN.refused:
+        raise WorkflowError(f"ffnfold: {RUN.refused}")
+    runlock.begin("local" if workflow.local_exec else workflow.executor_plugin.name, RUN)
     try:
         if STUDY["device"] == "cuda" and not workflow.non_local_exec:
             resolve_device("cuda")
         check_hub_reachable(hub_sources())
     except InputError as error:
+        runlock.end()
         raise WorkflowError(f"ffnfold: {error}")
     if workflow.local_exec:
         preload.start()
 
 
 onsuccess:
+    runlock.end()
     runmetadata.keep()
 
 
 onerror:
+    runlock.end()
     runmetadata.keep()
-    # Jobs have failed; what the others have made is shown all the same, by a process of its own: it draws.
+    # Jobs have failed; what the others have made is shown all the same, where the page was asked for. A process of its own
+    # does it: it draws.
     facts = {
         "results": target(""),
         "study": STUDY_FACTS,
@@ -196,4 +212,5 @@ onerror:
         "published": PUBLISHED,
         "templates": str(ROOT / "report" / "templates"),
     }
-    subprocess.run([sys.executable, "-m", "ffnfold.incomplete"], input=json.dumps(facts), text=True)
+    if facts["unfinished"] and any(job.rule.name == "render_report" for job in workflow.dag.needrun_jobs()):
+        subprocess.run([sys.executable, "-m", "ffnfold.incomplete"], input=json.dumps(facts), text=True)

@@ -6,7 +6,7 @@ rule build_variant:
     input:
         unpack(alignment_of),
         unpack(training_data_of),
-        files=source_files,
+        files=ancient(source_files),
         base="results/{study}/base/manifest.json",
         script=script_of("build_variant"),
         library=build_library,
@@ -18,6 +18,7 @@ rule build_variant:
     params:
         options=variant_options,
         training=training_settings,
+        contents=source_contents,
     log:
         "results/{study}/logs/build_variant/{variant}.log",
     benchmark:

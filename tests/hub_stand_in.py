@@ -25,6 +25,7 @@ class Repository:
     name: str
     files: dict[str, bytes]
     gated: bool = False
+    sent: dict[str, bytes] = field(default_factory=dict)  # what is sent in place of what is announced
     commit: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -40,8 +41,13 @@ class Repository:
         return {"type": "file", "oid": _oid(data), "size": len(data), "path": path, "lastCommit": commit}
 
 
+def _etag(path: str, data: bytes) -> str:
+    """The hub's ETag: sha256 of a large file, git's name of the blob for a small one."""
+    return hashlib.sha256(data).hexdigest() if path.endswith((".safetensors", ".parquet")) else _oid(data)
+
+
 def _oid(data: bytes) -> str:
-    """Git's name of a blob, which the hub gives as the ETag of a small file."""
+    """Git's name of a blob."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
@@ -63,7 +69,15 @@ class HubStandIn:
         self._server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def add(self, kind: str, name: str, files: dict[str, bytes], *, gated: bool = False) -> Repository:
+    def add(
+        self,
+        kind: str,
+        name: str,
+        files: dict[str, bytes],
+        *,
+        gated: bool = False,
+        sent: dict[str, bytes] | None = None,
+    ) -> Repository:
         """Serve a repository.
 
         Args:
@@ -71,8 +85,9 @@ class HubStandIn:
             name: owner/name.
             files: path in the repository → bytes.
             gated: answer every request for it as one without permission gets.
+            sent: path → bytes of the same length that are sent in place of the announced ones.
         """
-        repository = Repository(kind, name, files, gated)
+        repository = Repository(kind, name, files, gated, sent or {})
         self.repositories[kind, name] = repository
         return repository
 
@@ -163,7 +178,9 @@ class _Handler(BaseHTTPRequestHandler):
         data = repository.files.get("/".join(parts[4:]))
         if data is None:
             raise _Refusal(404, "EntryNotFound")
-        headers = {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": repository.commit, "Accept-Ranges": "bytes"}
+        path = "/".join(parts[4:])
+        headers = {"ETag": f'"{_etag(path, data)}"', "X-Repo-Commit": repository.commit, "Accept-Ranges": "bytes"}
+        data = repository.sent.get(path, data)
         span = self.headers.get("Range", "")
         if span.startswith("bytes=") and "," not in span:
             first, _, last = span.removeprefix("bytes=").partition("-")

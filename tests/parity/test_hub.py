@@ -86,6 +86,9 @@ def hub():
         server.add("models", "acme/llama", files | {"config.json": b'{"model_type": "llama"}'})
         server.add("models", "acme/cut", files | {"model.safetensors": files["model.safetensors"][:-64]})
         server.add("models", "acme/gated", files, gated=True)
+        other = bytearray(files["model.safetensors"])
+        other[-1] ^= 1
+        server.add("models", "acme/tampered", files, sent={"model.safetensors": bytes(other)})
         wiki = {
             f"wikitext-2-raw-v1/{split}-00000-of-00001.parquet": parquet(text=["", f" = {split} = \n"])
             for split in SPLITS
@@ -198,6 +201,7 @@ REFUSALS = [
     (fetch("acme/pickled", None, "never"), ["not safetensors", "acme/pickled", "pytorch_model.bin", "convert"]),
     (fetch("acme/llama", None, "never"), ["another architecture", "acme/llama", "'llama'", "gpt2"]),
     (fetch("acme/cut", None, "never"), ["truncated", "model.safetensors", "bytes"]),
+    (fetch("acme/tampered", None, "never"), ["not the one that the hub announced", "model.safetensors", "sha256"]),
     (prepare("acme/wikitext", revision="f" * 40), ["no such revision", "acme/wikitext", "f" * 40]),
     (prepare("acme/wikitext", subset="nope"), ["no such subset", "acme/wikitext", "wikitext-2-raw-v1", "`subset`"]),
     (prepare("acme/nobody"), ["no such repository", "acme/nobody"]),

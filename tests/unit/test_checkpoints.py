@@ -1,9 +1,10 @@
 import json
+import os
 import shutil
 import struct
 
 import pytest
-from ffnfold import checkpoints
+from ffnfold import checkpoints, files
 from ffnfold.errors import InputError
 
 CONFIG = {
@@ -316,6 +317,19 @@ def test_the_tokenizer_may_come_from_another_folder(copy, tmp_path, tokenizer_fo
         (copy / name).unlink()
     checkpoints.fetch_checkpoint(copy, None, tmp_path / "out", tokenizer_source=tokenizer_folder)
     assert len(checkpoints.load_tokenizer(tmp_path / "out")) == 257
+
+
+def test_a_hash_is_taken_again_only_when_size_or_time_differ(tmp_path, monkeypatch):
+    path, cache = tmp_path / "a.bin", tmp_path / "cache.json"
+    path.write_bytes(b"one")
+    first = checkpoints.sha256_file(path)
+    assert files.cached_sha256([path], cache) == {str(path): first}
+    monkeypatch.setattr(files, "sha256_file", lambda _: "read again")
+    assert files.cached_sha256([path], cache) == {str(path): first}
+    os.utime(path, ns=(1, 1))
+    assert files.cached_sha256([path], cache) == {str(path): "read again"}
+    cache.write_text("not JSON")
+    assert files.cached_sha256([path], cache) == {str(path): "read again"}
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from ffnfold import preload
-from ffnfold.jobs import as_job, describe
+from ffnfold.jobs import as_job, describe, explained, failure_reason
 
 LINUX = pytest.mark.skipif(not preload.supported(), reason="preloading needs Linux")
 
@@ -273,3 +273,40 @@ def test_preloading_can_be_turned_off(monkeypatch):
     preload.start()
     assert os.environ[preload.ADDRESS] == "off"
     assert preload.submit("script.py", {}) is None
+
+
+# --------------------------------------------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device", "/data/x"), ["the disk is full", "/data/x", "free space"]),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), ["the disk is full"]),
+        (MemoryError(), ["out of memory", "MemoryError", "--cores"]),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+            ["out of memory", "training.accumulation"],
+        ),
+    ],
+)
+def test_a_machine_that_ran_out_of_something_is_explained(error, words):
+    assert all(word in str(explained(error)) for word in words)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), KeyError("a"), OSError(2, "No such file")])
+def test_other_errors_are_not(error):
+    assert explained(error) is None
+
+
+def test_the_reason_of_a_failure_is_the_farthest_one_that_is_stated(tmp_path):
+    own, before, silent = (tmp_path / name for name in ("own.log", "before.log", "silent.log"))
+    own.write_text("failed: the input is missing\n")
+    before.write_text("step 1\nfailed: out of memory\n")
+    silent.write_text("step 1\n")
+    assert failure_reason([own, before]) == f"out of memory (log: {before})"
+    assert failure_reason([own, silent]) == f"the input is missing (log: {own})", "a group's innocent members"
+    assert "ended without a word" in failure_reason([silent]) and "ended without a word" in failure_reason(
+        [tmp_path / "no"]
+    )
+    assert failure_reason([]).startswith("not run")

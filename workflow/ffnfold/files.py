@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
 import os
 import secrets
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,32 @@ def sha256_file(path: str | Path) -> str:
     """Hexadecimal sha256 of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def cached_sha256(paths: Iterable[str | Path], cache: str | Path) -> dict[str, str]:
+    """The sha256 of each file; one whose size and time are as before is not read again.
+
+    Args:
+        paths: files that exist.
+        cache: JSON file that remembers; written where something new was read.
+    """
+    try:
+        known = json.loads(Path(cache).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    found, news = {}, False
+    for path in map(str, paths):
+        status = os.stat(path)
+        key = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        entry = known.get(os.path.abspath(path))
+        if entry is None or entry[:-1] != key:
+            entry, news = [*key, sha256_file(path)], True
+            known[os.path.abspath(path)] = entry
+        found[path] = entry[-1]
+    if news:
+        with contextlib.suppress(OSError):  # written by several runs at once, or a full disk: it only saves time
+            write_json(cache, known)
+    return found
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ffnfold.errors import InputError
+from ffnfold.files import sha256_file
 
 DATA_SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet")
 LOCAL_REMEDY = "write local files under the same `source` key"
@@ -216,7 +217,28 @@ def download_checkpoint(source: str, revision: str | None, *, weights: bool = Tr
     check_hub_reachable([source])  # one question instead of the library's retries
     patterns = [*SMALL_FILES, *(WEIGHT_FILES if weights else ())]
     with readable_errors(source, revision):
-        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+        folder = Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+    if weights:
+        _check_weights(folder, source)
+    return folder
+
+
+def _check_weights(folder: Path, source: str) -> None:
+    """Compare downloaded weights with the sha256 by which the hub's cache names them.
+
+    Raises:
+        InputError: a file in the cache is not the one that the hub announced; names both sha256.
+    """
+    for path in folder.glob("*.safetensors"):
+        announced = path.resolve().name
+        if re.fullmatch("[0-9a-f]{64}", announced) and sha256_file(path) != announced:
+            raise InputError(
+                "a downloaded file is not the one that the hub announced",
+                where=f"{source}: {path}",
+                got=f"sha256 {sha256_file(path)}",
+                expected=f"sha256 {announced}",
+                remedy=f"delete {path.resolve()} and run the workflow again",
+            )
 
 
 def list_weight_files(source: str, revision: str | None) -> list[str]:

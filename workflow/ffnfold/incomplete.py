@@ -83,6 +83,8 @@ def write_incomplete_report(
         links={},
         failures=failures,
     )
+    # The next complete run must write the page again, whatever its inputs' times: so it lacks its other output.
+    (results / "provenance.json").unlink(missing_ok=True)
     write_atomic(page, render(templates, context).encode())
     return page
 

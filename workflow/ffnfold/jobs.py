@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,7 +76,7 @@ def execute(main: Callable[[SimpleNamespace], None], description: Mapping[str, A
         logging.getLogger("httpx").setLevel(logging.WARNING)
         names = " ".join(f"{key}={value}" for key, value in description["wildcards"].items())
         try:
-            with job_alive(), claimed_gpu(description["gpu"]):
+            with job_alive(), claimed_gpu(description["gpu"]):  # a worker may outlive the process that asked for it
                 main(as_job(description))
             for output in description["output"].values():  # all written: no training has to be gone on with
                 shutil.rmtree(training_folder(output), ignore_errors=True)
@@ -121,16 +121,21 @@ def explained(error: BaseException) -> InputError | None:
     return None
 
 
-def failure_reason(log: str | Path) -> str:
-    """Why a job failed, from the last line of its log."""
-    try:
-        lines = Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    stated = [line.removeprefix(FAILED) for line in lines if line.startswith(FAILED)]
-    if stated:
-        return f"{stated[-1]} (log: {log})"
-    return f"the job ended without a word, killed most likely, perhaps for want of memory (log: {log})"
+def failure_reason(logs: Sequence[str | Path]) -> str:
+    """Why a figure is missing, from the logs of the failed jobs that it waits for; of a group all jobs count as failed.
+
+    Args:
+        logs: the failed jobs' logs, the figure's own first.
+    """
+    if not logs:
+        return "not run: the workflow was stopped before"
+    for log in reversed(logs):
+        with contextlib.suppress(OSError):
+            lines = Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
+            stated = [line.removeprefix(FAILED) for line in lines if line.startswith(FAILED)]
+            if stated:
+                return f"{stated[-1]} (log: {log})"
+    return f"the job ended without a word, killed most likely, perhaps for want of memory (log: {logs[-1]})"
 
 
 def _report_kill(description: Mapping[str, Any], number: int) -> None:
@@ -147,9 +152,10 @@ def _report_kill(description: Mapping[str, Any], number: int) -> None:
 def run(snakemake: Any, main: Callable[[SimpleNamespace], None], warm: bool = True) -> None:
     """Entry point of every script: run `main` in a warm interpreter if `warm` and there is one, else here."""
     description = describe(snakemake)
-    status = preload.submit(main.__globals__["__file__"], description) if warm else None
-    if status is None:
-        status = execute(main, description)
+    with job_alive():
+        status = preload.submit(main.__globals__["__file__"], description) if warm else None
+        if status is None:
+            status = execute(main, description)
     if status < 0:
         _report_kill(description, -status)
     if status:

@@ -3,8 +3,9 @@
     workflow ── starts ──► server (imports on the first job) ── forks ──► handler ── forks ──► worker (runs one script)
     job's script ── Unix socket: description, standard streams ──► handler; exit status back
 
-The server ends with the workflow. A handler ends its worker when the job's own process is gone, so a cancelled job
-stops computing. `FFNFOLD_PRELOAD=off` turns it off. Why this exists: docs/decisions/0002-warm-interpreters.md.
+The server ends with the workflow. A handler ends its worker when the job's own process or the workflow's is gone, so a
+cancelled job stops computing. `FFNFOLD_PRELOAD=off` turns it off.
+Why this exists: docs/decisions/0002-warm-interpreters.md.
 """
 
 from __future__ import annotations
@@ -133,8 +134,8 @@ def _work(request: dict[str, Any], descriptors: list[int]) -> int:
     return execute(runpy.run_path(request["script"])["main"], request["description"])
 
 
-def _handle(connection: socket.socket) -> None:
-    """In the handler: fork the worker, wait for it or for the job's process to go, and answer."""
+def _handle(connection: socket.socket, workflow: int) -> None:
+    """In the handler: fork the worker, wait for it or for the job's process or the workflow's to go, and answer."""
     request, descriptors = _receive(connection)
     worker = os.fork()
     if worker == 0:
@@ -147,8 +148,12 @@ def _handle(connection: socket.socket) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
     done = os.pidfd_open(worker)
-    ready, _, _ = select.select([done, connection], [], [])
-    if done not in ready:  # the job's process is gone: it never sends more than its request
+    try:
+        gone = [connection, os.pidfd_open(workflow)]
+    except ProcessLookupError:
+        gone = []
+    ready = select.select([done, *gone], [], [])[0] if gone else []
+    if done not in ready:  # the job's process is gone (it never sends more than its request), or the whole workflow is
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker, signal.SIGTERM)
         if not select.select([done], [], [], 10)[0]:
@@ -188,7 +193,7 @@ def serve(address: str, parent: int) -> None:
                     listener.close()
                     status = 1
                     try:
-                        _handle(connection)
+                        _handle(connection, parent)
                         status = 0
                     finally:
                         os._exit(status)

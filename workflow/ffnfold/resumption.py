@@ -94,6 +94,8 @@ class TrainingStates:
     def write(self, trainer: Trainer) -> None:
         """Write the trainer's present state in place of the earlier one; a full disk is logged and training goes on."""
         step = trainer.state.global_step
+        if not all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters()):
+            return  # this training is about to stop; going on from here would hide why
         target, temporary = self.folder / f"step-{step:08d}", self.folder / f".step-{step}.tmp"
         try:
             temporary.mkdir(parents=True, exist_ok=True)

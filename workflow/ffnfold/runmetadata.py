@@ -8,6 +8,7 @@ Snakemake has no notes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -16,9 +17,10 @@ NOTES, COPY = Path(".snakemake/metadata"), Path("results/.metadata")
 
 
 def keep(directory: Path = Path()) -> None:
-    """Copy what is new or changed among Snakemake's notes to the results."""
+    """Copy what is new or changed among Snakemake's notes to the results, as far as the disk has room."""
     if (directory / NOTES).is_dir():
-        _mirror(directory / NOTES, directory / COPY)
+        with contextlib.suppress(OSError):
+            _mirror(directory / NOTES, directory / COPY)
 
 
 def restore(directory: Path = Path()) -> bool:
@@ -26,7 +28,11 @@ def restore(directory: Path = Path()) -> bool:
     notes, copy = directory / NOTES, directory / COPY
     if not copy.is_dir() or (notes.is_dir() and any(notes.iterdir())):
         return False
-    _mirror(copy, notes)
+    unfinished = notes.with_name("metadata.restoring")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    _mirror(copy, unfinished)
+    shutil.rmtree(notes, ignore_errors=True)
+    unfinished.rename(notes)
     return True
 
 
@@ -37,4 +43,6 @@ def _mirror(source: Path, target: Path) -> None:
         for name in names:
             old, new = there / name, Path(folder) / name
             if not old.exists() or old.stat().st_mtime_ns != new.stat().st_mtime_ns:
-                shutil.copy2(new, old)
+                half = there / f".{name[:100]}.tmp"
+                shutil.copy2(new, half)
+                os.replace(half, old)
