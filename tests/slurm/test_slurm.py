@@ -137,20 +137,24 @@ def test_a_study_on_slurm(tmp_path, slurm, study, local, scarce):
     assert alignment[0]["memory"].startswith("200M") and alignment[1]["memory"].startswith("1600M")
     assert all(job["state"] == "COMPLETED" for job in jobs if job not in alignment[:1])
     for job in jobs:
-        assert job["gpus"] == int(job["rule"] in GPU_RULES), job
+        alone = job["rule"] == "measure_latency"  # has the whole node, and so both GPUs
+        assert job["gpus"] == (2 if alone else int(job["rule"] in GPU_RULES)), job
     rules = [job["rule"] for job in jobs]
     assert rules.count("report") == 1, "tables, figures and the page are one job"
 
-    held = []
-    for job in jobs:
-        if job["gpus"]:
-            held.append((datetime.fromisoformat(job["start"]), datetime.fromisoformat(job["end"])))
-    most = max(sum(start <= at < end for start, end in held) for at, _ in held)
-    assert most == 2, "two at a time on two GPUs"
+    spans = {job["id"]: [datetime.fromisoformat(job[key]) for key in ("start", "end")] for job in jobs}
+    held = [(*spans[job["id"]], job["gpus"]) for job in jobs if job["gpus"]]
+    most = max(sum(gpus for start, end, gpus in held if start <= at < end) for at, *_ in held)
+    assert most == 2, "no more GPUs in use than there are"
+    side_by_side = [(a, b) for a in held for b in held if a is not b and a[2] == b[2] == 1 and a[0] <= b[0] < a[1]]
+    assert side_by_side, "two GPU jobs at a time"
+    for job in (job for job in jobs if job["rule"] == "measure_latency"):
+        start, end = spans.pop(job["id"])
+        assert not any(a < end and start < b for a, b in spans.values()), "nothing else runs on its node meanwhile"
     devices = devices_in_use(tmp_path / "results/small/logs")
-    assert {gpu for *_, gpu in devices} == {"0", "1"}
+    assert {gpu for *_, gpu in devices} == {"0", "1", "0,1"}
     for start, end, gpu in devices:
-        others = [d for d in devices if d[2] == gpu and d != (start, end, gpu)]
+        others = [d for d in devices if set(d[2].split(",")) & set(gpu.split(",")) and d != (start, end, gpu)]
         assert not any(a < end and start < b for a, b, _ in others), "two jobs on one GPU"
 
 
