@@ -76,7 +76,7 @@ def test_a_run_that_is_killed_anywhere_completes_with_the_same_results(study, un
             cwd=ROOT,
         )
         try:
-            _, errors = process.communicate(timeout=moments.uniform(0.5, 0.7 * duration_s))
+            _, errors = process.communicate(timeout=moments.uniform(0.5, 0.35 * duration_s))
             assert process.returncode == 0, errors[-4000:]
             assert differences(expected, directory / "results/small") == []
             resumed += resumed_rules(directory / "results/small")
