@@ -33,6 +33,8 @@ def stale(checkout):
             rules[name] = rules.get(name, 0) + 1
         elif line.startswith("    wildcards:"):
             variants |= {part.removeprefix("variant=") for part in line.replace(",", "").split() if "variant=" in part}
+    told = ", ".join(f"{rule} {count}" for rule, count in sorted(rules.items())) or "nothing"
+    print(f"\n    reruns {told}; of {len(variants)} variants")
     return rules, variants
 
 
