@@ -2,9 +2,9 @@
 
     python benchmarks/peak_memory.py
 
-Runs a study of three variants with random weights (12 blocks, hidden size 768, 50,257 tokens) and budgets of a step on the
-CPU, each job in a process of its own, and prints the largest resident size that Snakemake saw for each rule. On a GPU the
-activations and logits lie in the GPU's memory instead.
+Runs a study of three variants with random weights (12 blocks, hidden size 768, 50,257 tokens) and budgets of a step on
+the CPU, each job in a process of its own, and prints the largest resident size that Snakemake saw for each rule. On a
+GPU the activations and logits lie in the GPU's memory instead.
 """
 
 from __future__ import annotations
