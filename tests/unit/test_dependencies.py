@@ -20,9 +20,17 @@ def script(tmp_path, text):
 
 
 def test_direct_lazy_and_transitive_imports_are_found(tmp_path):
-    text = "import os\n\ndef main(job):\n    if job:\n        from ffnfold.records import Value\n"
+    text = "import os\n\ndef main(job):\n    if job:\n        from ffnfold.study import load_study\n"
     found = names(script(tmp_path, text))
-    assert {"__init__.py", "records.py", "study.py", "errors.py", "architecture.py", "files.py"} <= found
+    assert {
+        "__init__.py",
+        "study.py",
+        "settings.py",
+        "protocols.py",
+        "errors.py",
+        "architecture.py",
+        "files.py",
+    } <= found
     assert not any(name.startswith(("metrics/", "methods/")) for name in found)
 
 

@@ -61,7 +61,7 @@ def test_a_list_expands_over_its_placeholder_in_the_studys_order(load):
     variants = {"merged_{n}": {"method": "merge", "n": [4, 2]}, "compressed_{n}": {"method": "compress", "n": [12]}}
     table = load({"variants": variants})["variants"]
     assert list(table) == ["gpt2", "merged_4", "merged_2", "compressed_12"]
-    assert table["merged_4"] == {"method": "merge", "n": 4}
+    assert table["merged_4"] == {"method": "merge", "n": 4, "write": "all"}
 
 
 def test_the_order_of_a_studys_lines_changes_no_setting_but_the_order_of_the_variants(load):
@@ -113,7 +113,7 @@ def test_the_default_study_has_all_thirteen_variants():
 
 def test_yaml_anchors_can_be_merged(load):
     text = yaml.safe_dump(SMALLEST) + "alignment: {<<: {tokens: 100}, sequence_length: 16}\n"
-    assert load(text=text)["alignment"] == {"tokens": 100, "sequence_length": 16}
+    assert {"tokens": 100, "sequence_length": 16}.items() <= load(text=text)["alignment"].items()
 
 
 def test_the_pretrained_configuration(load):
@@ -277,7 +277,7 @@ def test_a_budget_out_of_bounds_is_refused(load, place, key, value, expected):
         ("base.architecture.layers", 0), ("base.tokenizer.vocabulary_size", 100), ("data.sentiment.rows.train", 0),
         ("data.sentiment.labels.good", 2), ("alignment.tokens", 0), ("statistics.resamples", 0),
         ("statistics.confidence", 1), ("statistics.confidence", 95), ("metrics.latency.repeats", 0),
-        ("metrics.latency.warmup", 0), ("metrics.summarization.prompt", ""), ("metrics.perplexity.stride", 0),
+        ("metrics.latency.warmup", 0), ("metrics.perplexity.stride", 0),
         ("metrics", None), ("recovery", []), ("recovery.tasks", []), ("recovery.tasks", ["translation"]),
     ],
 )  # fmt: skip

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ffnfold.files import write_atomic
-from ffnfold.study import SCHEMAS, expand_variants, load_schema
+from ffnfold.settings import SCHEMAS, load_schema
+from ffnfold.study import expand_variants
 
 README = SCHEMAS.parent.parent / "config" / "README.md"
 
@@ -18,6 +19,7 @@ SHARED = {
     "task": "A task's data",
     "tasks": "A list of tasks",
     "files": "Files of a split",
+    "protocol": "A variant's own protocol",
 }
 
 EXAMPLE = """\
@@ -212,7 +214,7 @@ def key_table(schema: Mapping[str, Any], root: Mapping[str, Any], path: str = ""
         kind = describe_type(node, root)
         if shared == "files":
             kind = "path, pattern, or list of them"
-        elif shared:
+        elif shared in SHARED:
             kind = f"[{SHARED[shared].lower()}](#{anchor(SHARED[shared])})"
         elif "properties" in node:
             kind = f"[mapping](#{anchor(f'{path}.{key}' if path else key)})"

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from ffnfold.checkpoints import write_atomic, write_json
 from ffnfold.errors import InputError
-from ffnfold.study import load_schema
+from ffnfold.settings import load_schema
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,90 +4,18 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ffnfold.architecture import layer_count
 from ffnfold.errors import InputError
+from ffnfold.protocols import check_budget, check_protocols, lengths
 from ffnfold.schema_errors import StrictValidator, describe
+from ffnfold.settings import fill_defaults, load_schema, merge_settings, read_yaml, typed
 
-SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
 VARIANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 SETTINGS_KEYS = ("study", "overrides")
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML loader that refuses a key given twice; plain YAML keeps the last in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor` is no key of its own
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                raise InputError(
-                    "a key is not text",
-                    where=f"{key_node.start_mark.name}, line {key_node.start_mark.line + 1}",
-                    got=repr(key),
-                    remedy="put a name before the braces, e.g. `merged_{n}:`, or quotes round it",
-                )
-            if key in seen:
-                raise InputError(
-                    "a key is given twice",
-                    where=f"{key_node.start_mark.name}, line {key_node.start_mark.line + 1}",
-                    got=repr(key),
-                    remedy="rename or remove one of the two",
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping.
-
-    Raises:
-        InputError: the file is missing, is not YAML, holds no mapping, or gives a key twice.
-    """
-    try:
-        with path.open(encoding="utf-8") as stream:
-            content = yaml.load(stream, Loader=_UniqueKeyLoader)
-    except OSError as error:
-        raise InputError(
-            "the file cannot be read", where=str(path), got=error.strerror, remedy="check the path"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            "the file is not valid YAML", where=str(path), got=str(error).replace("\n", " "), remedy="mend that line"
-        ) from error
-    if not isinstance(content, dict):
-        raise InputError(
-            "the file holds no settings",
-            where=str(path),
-            got=type(content).__name__,
-            expected="a mapping",
-            remedy="write `key: value` lines, as the files in config/studies do",
-        )
-    return content
-
-
-def load_schema(name: str) -> dict[str, Any]:
-    """The schema `name` (study or metric) as a mapping."""
-    return read_yaml(SCHEMAS / f"{name}.schema.yaml")
-
-
-def merge_settings(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `override` laid over it, mapping by mapping; lists and plain values are replaced."""
-    merged = copy.deepcopy(dict(base))
-    for key, value in override.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = merge_settings(merged[key], value)
-        else:
-            merged[key] = copy.deepcopy(value)
-    return merged
 
 
 def study_path(name: str, studies: Path) -> Path:
@@ -118,51 +46,6 @@ def study_path(name: str, studies: Path) -> Path:
             remedy="rename the file: its name becomes a folder under results/",
         )
     return path
-
-
-def typed(value: Any) -> Any:
-    """`value` with texts that YAML reads as a number, a truth value or null turned into these.
-
-    Snakemake's command line (`--config 'overrides={seed: 1}'`) hands every value over as text.
-    """
-    if isinstance(value, Mapping):
-        return {key: typed(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [typed(part) for part in value]
-    if isinstance(value, str):
-        try:
-            read = yaml.safe_load(value)
-        except yaml.YAMLError:
-            return value
-        return read if read is None or isinstance(read, bool | int | float) else value
-    return value
-
-
-def _resolve(schema: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema node with its `$ref` into the same document followed."""
-    merged = dict(schema)
-    while "$ref" in merged:
-        target: Any = root
-        for part in merged.pop("$ref").removeprefix("#/").split("/"):
-            target = target[part]
-        merged = {**target, **merged}
-    return merged
-
-
-def fill_defaults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
-    """`value` with every default of the schema written out; nothing that is given is changed."""
-    schema = _resolve(schema, root)
-    if not isinstance(value, dict):
-        return value
-    for key, part in schema.get("properties", {}).items():
-        if part is True:
-            continue
-        part = _resolve(part, root)
-        if key not in value and "default" in part:
-            value[key] = copy.deepcopy(part["default"])
-        if key in value:
-            value[key] = fill_defaults(value[key], part, root)
-    return value
 
 
 def expand_variants(variants: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -255,26 +138,11 @@ def _check_relations(study: Mapping[str, Any], source: str) -> None:
             got=f"hidden_size {shape['hidden_size']}, heads {shape['heads']}",
             remedy="choose a hidden size that is a multiple of the heads",
         )
-    perplexity = study["metrics"]["perplexity"]
-    if perplexity["stride"] > perplexity["window"]:
-        raise InputError(
-            "the stride is longer than the window, so some tokens would not be scored",
-            where=f"{source}: metrics.perplexity.stride",
-            got=perplexity["stride"],
-            expected=f"at most the window, {perplexity['window']}",
-            remedy="shorten the stride or lengthen the window",
-        )
-    budgets = [("recovery", study["recovery"]["training"]), ("base", study["base"]["training"])]
-    budgets.append(("metrics.sentiment", study["metrics"]["sentiment"]["training"]))
-    budgets += [(f"variants.{v}", o["training"]) for v, o in study["variants"].items() if "training" in o]
-    for name, budget in budgets:
-        if budget["batch_size"] % budget["accumulation"]:
-            raise InputError(
-                "the micro-batches do not divide the batch",
-                where=f"{source}: {name}.training.accumulation",
-                got=f"batch_size {budget['batch_size']}, accumulation {budget['accumulation']}",
-                remedy="choose an accumulation that divides batch_size",
-            )
+    check_budget(study["base"]["training"], f"{source}: base.training")
+    for name, options in study["variants"].items():
+        if "training" in options:
+            check_budget(options["training"], f"{source}: variants.{name}.training")
+    check_protocols(study, source)
     baselines = [name for name, options in study["variants"].items() if options["method"] == "baseline"]
     if len(baselines) != 1:
         raise InputError(
@@ -317,25 +185,7 @@ def check_against_base(study: Mapping[str, Any], config: Mapping[str, Any], sour
                 remedy="name blocks that the base has; the first is 0",
             )
     positions = config.get("n_positions")
-    metrics = study["metrics"]
-    lengths = {
-        "metrics.perplexity.window": metrics["perplexity"]["window"],
-        "metrics.latency.prompt_tokens + generated_tokens": metrics["latency"]["prompt_tokens"]
-        + metrics["latency"]["generated_tokens"],
-        "metrics.sentiment.max_length": metrics["sentiment"]["max_length"],
-        "recovery.training.sequence_length": study["recovery"]["training"]["sequence_length"],
-        "alignment.sequence_length": study["alignment"]["sequence_length"],
-        # 16 tokens are kept for the prompt between the article and the summary.
-        "metrics.summarization.article_tokens + generated_tokens + 16": metrics["summarization"]["article_tokens"]
-        + metrics["summarization"]["generated_tokens"]
-        + 16,
-    }
-    if study["base"]["source"] is None:
-        lengths["base.training.sequence_length"] = study["base"]["training"]["sequence_length"]
-    for name, options in study["variants"].items():
-        if "training" in options:
-            lengths[f"variants.{name}.training.sequence_length"] = options["training"]["sequence_length"]
-    for where, length in lengths.items():
+    for where, length in lengths(study):
         if positions is not None and length > positions:
             raise InputError(
                 "a length is more than the base's positions",
@@ -389,7 +239,70 @@ def load_study(settings: Mapping[str, Any], studies: Path) -> dict[str, Any]:
             expected="e.g. {seed: 1}",
             remedy="write it as `overrides: {key: value}`",
         )
-    study = validate_study(merge_settings(read_yaml(path), typed(overrides)), str(path))
+    study = validate_study(merge_settings(read_study(path, studies), typed(overrides)), str(path))
     if study["base"]["source"] is None:
         check_against_base(study, pretrained_config(study), str(path))
     return {**study, "name": path.stem}
+
+
+def read_study(path: Path, studies: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A study file laid over the one that it `extends`, and that over its own.
+
+    Args:
+        path: the file.
+        studies: folder of the named studies; files beside `path` are looked at first.
+
+    Raises:
+        InputError: a file is missing or wrong, or extends itself.
+    """
+    content = read_yaml(path)
+    name = content.pop("extends", None)
+    if name is None:
+        return content
+    parent = beside(name, path, studies)
+    if parent.resolve() in [p.resolve() for p in (*seen, path)]:
+        raise InputError(
+            "a study extends itself",
+            where=f"{path}: extends",
+            got=" -> ".join(p.stem for p in (*seen, path, parent)),
+            remedy="remove the line from one of them",
+        )
+    return merge_settings(read_study(parent, studies, (*seen, path)), content)
+
+
+def beside(name: str, path: Path, studies: Path) -> Path:
+    """The file of a study that another study names: beside it, or else among the named studies.
+
+    Raises:
+        InputError: there is none.
+    """
+    near = path.parent / f"{name}.yaml"
+    return near if near.is_file() else study_path(name, studies)
+
+
+def load_audited(study: Mapping[str, Any], path: Path, studies: Path) -> dict[str, Any] | None:
+    """The study with the as-published settings that a study's audit names, or None where it names none.
+
+    Args:
+        study: the sound study, validated.
+        path: its file.
+        studies: folder of the named studies.
+
+    Raises:
+        InputError: the other study is missing or wrong, or one of the audited variants is not in both.
+    """
+    name = study["audit"]["against"]
+    if name is None:
+        return None
+    other = beside(name, path, studies)
+    published = validate_study(read_study(other, studies), str(other))
+    for variant in study["audit"]["variants"]:
+        lacking = [str(p) for p, s in ((path, study), (other, published)) if variant not in s["variants"]]
+        if lacking:
+            raise InputError(
+                "an audited variant is not in both studies",
+                where=f"{path}: audit.variants",
+                got=f"{variant!r}, which {' and '.join(lacking)} does not have",
+                remedy="name variants that both studies have",
+            )
+    return published
