@@ -22,16 +22,8 @@ def script(tmp_path, text):
 def test_direct_lazy_and_transitive_imports_are_found(tmp_path):
     text = "import os\n\ndef main(job):\n    if job:\n        from ffnfold.study import load_study\n"
     found = names(script(tmp_path, text))
-    assert {
-        "__init__.py",
-        "study.py",
-        "settings.py",
-        "protocols.py",
-        "errors.py",
-        "architecture.py",
-        "files.py",
-    } <= found
-    assert not any(name.startswith(("metrics/", "methods/")) for name in found)
+    assert {"__init__.py", "study.py", "settings.py", "protocols.py", "errors.py"} <= found
+    assert "files.py" not in found and "training.py" not in found
 
 
 def test_every_form_of_import(tmp_path):
