@@ -27,6 +27,8 @@ BUDGET = {
     "max_gradient_norm": 1.0,
     "schedule": "constant_with_warmup",
     "precision": "fp32",
+    "pack": True,
+    "labels_on_padding": False,
 }
 
 

@@ -49,7 +49,8 @@ def same_ffns(base):
 
 def build(method, inputs, **options):
     before = {name: tensor.clone() for name, tensor in inputs.state.items()}
-    built = REGISTRY[method].build(inputs, {"method": method, **options})
+    defaults = {"write": "all"} if method == "merge" else {}
+    built = REGISTRY[method].build(inputs, {"method": method, **defaults, **options})
     assert all(torch.equal(before[name], inputs.state[name]) for name in before), "the base was changed"
     return built
 
@@ -96,6 +97,14 @@ def test_merge_writes_the_average_to_every_block_of_the_run(base):
     for name in base.state:
         if not name.endswith(FFN):
             assert torch.equal(built.state[name], base.state[name])
+
+
+def test_merge_to_the_anchor_leaves_the_others_their_own_weights(base):
+    whole, anchor = build("merge", base, n=3), build("merge", base, n=3, write="anchor")
+    for layer in range(5):
+        for name in ffn_names(GPT2, layer).values():
+            source = whole if layer in (0, 3) else base
+            assert torch.equal(anchor.state[name], source.state[name])
 
 
 @pytest.mark.parametrize(("n", "anchors"), [(2, [0, 2, 4]), (3, [0, 3]), (4, [0, 4]), (5, [0])])

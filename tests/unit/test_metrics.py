@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 STATISTICS = {"confidence": 0.95, "resamples": 100}
+WINDOWS = {"truncate_tokens": None, "score_padding": False, "pad_to": "longest", "max_items": None}
+TIMING = {"stop_at_end_of_text": False, "max_items": None}
 
 
 # --------------------------------------------------------------------------------------------------- parameters
@@ -84,8 +86,8 @@ def test_a_model_that_knows_nothing_has_the_vocabulary_as_its_perplexity(make_gp
     with torch.no_grad():
         model.transformer.wte.weight.zero_()
     text = "\n".join(texts)
-    settings = {"window": 32, "stride": 16, "batch_size": 4}
-    values, items = perplexity.measure({"": model}, tokenizer, text, settings, STATISTICS, generator, "cpu")
+    settings = {**WINDOWS, "window": 32, "stride": 16, "batch_size": 4}
+    values, items = perplexity.measure({"": model}, tokenizer, texts, "\n", settings, STATISTICS, generator, "cpu")
     tokens = len(tokenizer(text)["input_ids"])
     words, size = len(text.split()), len(text.encode())
     expected = {
@@ -103,8 +105,8 @@ def test_a_model_that_knows_nothing_has_the_vocabulary_as_its_perplexity(make_gp
 
 def test_before_and_after_recovery_share_their_windows(make_gpt2, tokenizer, texts, generator):
     models = {"": make_gpt2(1), "_before_recovery": make_gpt2(2)}
-    settings = {"window": 32, "stride": 32, "batch_size": 2}
-    values, items = perplexity.measure(models, tokenizer, "\n".join(texts), settings, STATISTICS, generator, "cpu")
+    settings = {**WINDOWS, "window": 32, "stride": 32, "batch_size": 2}
+    values, items = perplexity.measure(models, tokenizer, texts, "\n", settings, STATISTICS, generator, "cpu")
     for suffix in models:
         rate = items[f"nats{suffix}"].sum() / items["scored_tokens"].sum()
         figure = values[f"token_perplexity{suffix}"]
@@ -137,13 +139,14 @@ def test_an_enormous_word_perplexity_stays_a_number(generator):
 
 
 def test_latency_figures_by_hand(generator):
-    items = pd.DataFrame({"baseline_ms": [20.0] * 5, "variant_ms": [10.0, 20.0, 5.0, 10.0, 10.0]})
-    found = latency.figures(items, 5, STATISTICS, generator)
+    items = pd.DataFrame({"baseline_ms": [20.0] * 5, "variant_ms": [10.0, 20.0, 5.0, 10.0, 10.0], "variant_tokens": 5})
+    found = latency.figures(items, STATISTICS, generator)
     assert {name: (figure.value, figure.unit, figure.n) for name, figure in found.items()} == {
         "latency_ms_median": (10.0, "ms", 5),
         "latency_ms_p90": (pytest.approx(16.0), "ms", 5),  # rank 0.9 x 4 = 3.6 of 5, 10, 10, 10, 20
         "speedup": (2.0, "x", 5),
         "generated_tokens_per_s": (500.0, "tokens/s", 5),
+        "generated_tokens": (5.0, "tokens", 5),
     }
     assert all(5 <= figure.ci_low <= figure.value for name, figure in found.items() if name.endswith(("median", "p90")))
 
@@ -152,7 +155,7 @@ def test_the_speedup_is_paired(generator):
     # The machine slows down tenfold in the middle; each pair still says 2.
     baseline = np.array([10.0, 100.0, 100.0, 10.0, 10.0])
     found = latency.figures(
-        pd.DataFrame({"baseline_ms": baseline, "variant_ms": baseline / 2}), 5, STATISTICS, generator
+        pd.DataFrame({"baseline_ms": baseline, "variant_ms": baseline / 2, "variant_tokens": 5}), STATISTICS, generator
     )
     assert (found["speedup"].value, found["speedup"].ci_low, found["speedup"].ci_high) == (2, 2, 2)
 
@@ -163,7 +166,7 @@ def test_generation_makes_its_tokens_whatever_the_model_says(make_gpt2, always_s
     stopped = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=7, do_sample=False)
     assert stopped.shape == (1, 6) and stopped[0, -1] == 0
     for tokens in (1, 7, 20):
-        made = latency.generate_fixed(model, prompt, tokens)
+        made = latency.generate_greedy(model, prompt, tokens)
         assert made.shape == (1, 5 + tokens) and torch.equal(made[:, :5], prompt) and (made[:, 5:] != 0).all()
 
 
@@ -176,7 +179,7 @@ def test_generation_is_greedy(make_gpt2):
             logits = model(ids).logits[:, -1]
             logits[:, 299] = -torch.inf
             ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], dim=1)
-    assert torch.equal(latency.generate_fixed(model, prompt, 6), ids)
+    assert torch.equal(latency.generate_greedy(model, prompt, 6), ids)
 
 
 class Recorder:
@@ -193,7 +196,7 @@ class Recorder:
 def test_baseline_and_variant_are_timed_in_turn_on_the_same_prompt():
     calls = []
     prompts = torch.tensor([[10, 0], [11, 0], [12, 0]])
-    settings = {"warmup": 2, "repeats": 5, "generated_tokens": 3}
+    settings = {**TIMING, "warmup": 2, "repeats": 5, "generated_tokens": 3}
     items = latency.time_pairs(Recorder("b", calls), Recorder("v", calls), prompts, settings, "cpu")
     assert [name for name, _ in calls] == list("bvbv" + "bv" + "vb" + "bv" + "vb" + "bv")
     assert [prompt for _, prompt in calls[4:]] == [10, 10, 11, 11, 12, 12, 10, 10, 11, 11]
@@ -202,7 +205,7 @@ def test_baseline_and_variant_are_timed_in_turn_on_the_same_prompt():
 
 def test_the_baseline_against_itself(make_gpt2, generator):
     model = make_gpt2(layers=1)
-    settings = {"prompt_tokens": 4, "generated_tokens": 3, "warmup": 1, "repeats": 5, "threads": 1}
+    settings = {**TIMING, "prompt_tokens": 4, "generated_tokens": 3, "warmup": 1, "repeats": 5, "threads": 1}
     values, items = latency.measure(model, model, np.arange(1, 12), settings, STATISTICS, generator, "cpu")
     assert len(items) == 5 and (items > 0).all(axis=None)
     assert 0.1 < values["speedup"].value < 10
@@ -276,7 +279,14 @@ def test_a_classifier_learns_a_plain_rule(make_gpt2, tokenizer, generator, budge
     frozen = "transformer.h.0.mlp.c_fc.weight"
     with torch.no_grad():
         model.get_parameter(frozen)[:8] = 0
-    settings = {"max_length": 32, "eval_batch_size": 8, "training": {**budget, "steps": 40, "batch_size": 16}}
+    settings = {
+        "max_length": 32,
+        "eval_batch_size": 8,
+        "training": {**budget, "steps": 40, "batch_size": 16},
+        "pool": "last_token",
+        "max_items": None,
+        "max_training_items": None,
+    }
     values, items = sentiment.measure(model, tokenizer, rows, test, settings, STATISTICS, generator, "cpu", [frozen])
     assert values["accuracy"].value == 100 * items["correct"].mean() >= 95
     assert items["id"].tolist() == test["id"] and items["label"].tolist() == test["label"]
@@ -320,6 +330,8 @@ SETTINGS = {
     "beams": 1,
     "no_repeat_ngram_size": 0,
     "batch_size": 3,
+    "include_prompt": False,
+    "max_items": None,
 }
 
 

@@ -100,16 +100,17 @@ def match_neurons(correlation: np.ndarray) -> np.ndarray:
 def collect_pre_activations(
     model: nn.Module, family: Family, layers: int, batches: Iterable[Mapping]
 ) -> Iterable[Tensor]:
-    """Outputs of the first FFN matrix at every real position, one batch at a time.
+    """Outputs of the first FFN matrix at every counted position, one batch at a time.
 
     Args:
         model: a causal language model in evaluation mode.
         family: where its FFNs are.
         layers: number of blocks.
-        batches: mappings with `input_ids` (batch, length) int64 and `attention_mask` (batch, length), 0 on padding.
+        batches: mappings with `input_ids` (batch, length) int64 and `attention_mask` (batch, length), 0 on padding; and
+            `counted` (batch, length) where other positions are wanted than those attended to.
 
     Yields:
-        (layers, positions, neurons) float32, padding left out.
+        (layers, positions, neurons) float32.
     """
     captured: dict[int, Tensor] = {}
 
@@ -127,8 +128,8 @@ def collect_pre_activations(
         with torch.no_grad():
             for batch in batches:
                 model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-                real = batch["attention_mask"].bool()
-                yield torch.stack([captured[layer][real].float().cpu() for layer in range(layers)])
+                counted = batch.get("counted", batch["attention_mask"]).bool()
+                yield torch.stack([captured[layer][counted].float().cpu() for layer in range(layers)])
     finally:
         for handle in handles:
             handle.remove()

@@ -32,13 +32,13 @@ def correlate_layers(
     device: str,
     threads: int,
 ) -> StreamingCorrelation:
-    """Correlate the FFN pre-activations of all pairs of blocks on training text.
+    """Correlate the FFN pre-activations of all pairs of blocks on a text.
 
-    The text is cut into full windows, so no position is padding.
+    The text is cut into full windows, so no position is padding, unless `count_padding` asks for it.
 
     Args:
-        rows, join: the training split.
-        settings: tokens, sequence_length.
+        rows, join: the split.
+        settings: tokens, sequence_length, and the artefacts count_padding and max_items.
 
     Raises:
         InputError: the windows are longer than the model's positions, or there is too little text.
@@ -49,20 +49,63 @@ def correlate_layers(
     require_positions(config, length, "alignment.sequence_length")
     torch.set_num_threads(threads)
     model.to(resolve_device(device))
-    windows = token_windows(tokenizer, rows, join, length, -(-settings["tokens"] // length), generator)
+    read = _padded if settings["count_padding"] else _packed
+    ids, attend, counted = (torch.from_numpy(a) for a in read(tokenizer, rows, join, length, settings, generator))
+    per_batch = max(1, BATCH_TOKENS // ids.shape[1])
 
     def batches() -> Iterator[dict[str, torch.Tensor]]:
-        mask = torch.ones(windows.shape, dtype=torch.int64)
-        mask.view(-1)[settings["tokens"] :] = 0  # exactly as many positions as asked for
-        per_batch = max(1, BATCH_TOKENS // length)
-        for ids, seen in zip(torch.from_numpy(windows).split(per_batch), mask.split(per_batch), strict=True):
-            yield {"input_ids": ids.to(model.device), "attention_mask": seen.to(model.device)}
+        for tensors in zip(*(t.split(per_batch) for t in (ids, attend, counted)), strict=True):
+            names = ("input_ids", "attention_mask", "counted")
+            yield {name: tensor.to(model.device) for name, tensor in zip(names, tensors, strict=True)}
 
     neurons = model.get_parameter(ffn_names(family, 0)["in_bias"]).numel()
     statistics = StreamingCorrelation(layers, neurons)
     for activations in collect_pre_activations(model, family, layers, batches()):
         statistics.add(activations)
     return statistics
+
+
+def _packed(
+    tokenizer: Any,
+    rows: Sequence[str],
+    join: str,
+    length: int,
+    settings: Mapping[str, Any],
+    generator: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Full windows from a random row on: ids, attended and counted positions, each int64 (windows, length)."""
+    windows = token_windows(tokenizer, rows, join, length, -(-settings["tokens"] // length), generator)
+    counted = np.ones_like(windows)
+    counted.reshape(-1)[settings["tokens"] :] = 0  # exactly as many positions as asked for
+    return windows, counted, counted
+
+
+def _padded(
+    tokenizer: Any,
+    rows: Sequence[str],
+    join: str,
+    length: int,
+    settings: Mapping[str, Any],
+    generator: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first non-empty rows, padded to the longest, their pads counted as if they were text (an artefact)."""
+    texts = [row for row in rows if row.strip()][: settings["max_items"] or -(-settings["tokens"] // length)]
+    if not texts:
+        raise InputError(
+            "the calibration text has no row with text",
+            where="data.language_modeling",
+            got=f"{len(rows)} rows",
+            remedy="give more text",
+        )
+    encoded = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=length)["input_ids"]
+    ids = np.full((len(encoded), max(map(len, encoded))), tokenizer.eos_token_id, dtype=np.int64)
+    attend = np.zeros_like(ids)
+    for index, row in enumerate(encoded):
+        ids[index, : len(row)] = row
+        attend[index, : len(row)] = 1
+    counted = np.ones_like(ids)
+    counted.reshape(-1)[settings["tokens"] :] = 0
+    return ids, attend, counted
 
 
 def save_alignment(permutations: np.ndarray, rows: list[dict], path: str, similarity_path: str) -> None:

@@ -141,7 +141,15 @@ def _check_relations(study: Mapping[str, Any], source: str) -> None:
     check_budget(study["base"]["training"], f"{source}: base.training")
     for name, options in study["variants"].items():
         if "training" in options:
-            check_budget(options["training"], f"{source}: variants.{name}.training")
+            where = f"{source}: variants.{name}.training"
+            check_budget(options["training"], where)
+            if not options["training"]["pack"]:
+                raise InputError(
+                    "a student is matched to its teacher at every position, so it reads text without padding",
+                    where=f"{where}.pack",
+                    got=False,
+                    remedy="take pack out of the student's training; recovery may have it",
+                )
     check_protocols(study, source)
     baselines = [name for name, options in study["variants"].items() if options["method"] == "baseline"]
     if len(baselines) != 1:

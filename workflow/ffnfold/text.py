@@ -76,6 +76,46 @@ def token_windows(
     return np.concatenate(pieces)[: windows * length].reshape(windows, length)
 
 
+def padded_rows(
+    tokenizer: Any,
+    rows: Sequence[str],
+    length: int,
+    count: int,
+    labels_on_padding: bool,
+    generator: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Up to `count` random non-empty rows, each cut or padded with end-of-text to `length`.
+
+    The published models were trained on such rows.
+
+    Args:
+        labels_on_padding: the pads are to be predicted, too; otherwise they carry no label.
+
+    Returns:
+        Token ids, attention mask (1 at text) and labels (-100 for none), each int64 (rows, length).
+
+    Raises:
+        InputError: there is no row with text.
+    """
+    filled = [row for row in rows if row.strip()]
+    texts = [filled[i] for i in generator.permutation(len(filled))[:count]]
+    if not texts:
+        raise InputError(
+            "the training text has no row with text",
+            where="data, training split",
+            got=f"{len(rows)} rows",
+            remedy="give more text",
+        )
+    encoded = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=length)["input_ids"]
+    ids = np.full((len(encoded), length), tokenizer.eos_token_id, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for index, row in enumerate(encoded):
+        ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    labels = ids if labels_on_padding else np.where(mask == 1, ids, -100)
+    return ids, mask, labels
+
+
 def training_order(windows: int, needed: int, generator: np.random.Generator) -> np.ndarray:
     """Indices of the windows to train on, in order: shuffled passes over all of them until `needed` are reached."""
     passes = [generator.permutation(windows) for _ in range(-(-needed // windows))]

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import TrainerCallback, TrainingArguments
 
 from ffnfold.resumption import ResumableTrainer, StateCallback, TrainingStates, interval_s, training_identity
-from ffnfold.text import token_windows, training_order, training_texts
+from ffnfold.text import padded_rows, token_windows, training_order, training_texts
 
 log = logging.getLogger(__name__)
 
@@ -187,32 +187,35 @@ def language_modeling_examples(
     budget: Mapping[str, Any],
     generator: np.random.Generator,
 ) -> list[dict[str, Tensor]]:
-    """Packed windows for language modelling from one or more tasks' training rows.
+    """Examples for language modelling from one or more tasks' training rows.
 
     Args:
         tokenizer: a fast tokenizer.
         data: task -> (training rows, join).
         prompt: the summarisation prompt, put between article and summary.
-        budget: the training settings; no more windows are made than it can use.
+        budget: the training settings; no more examples are made than it can use.
 
     Returns:
-        Examples with `input_ids` and `labels`, int64 (sequence length,); every position is text, none is padding.
-        Tasks are mixed in proportion to their characters.
+        Examples with `input_ids` and `labels`, int64 (sequence length,). With `pack` every position is text, none is
+        padding; without, each row is an example with an `attention_mask`, cut or padded. Tasks are mixed in proportion
+        to their characters.
     """
     needed = budget["steps"] * budget["batch_size"]
     texts = {task: training_texts(task, rows, prompt) for task, (rows, _) in data.items()}
     characters = {task: sum(map(len, rows)) for task, rows in texts.items()}
     total = max(1, sum(characters.values()))
-    windows = [
-        token_windows(
-            tokenizer,
-            rows,
-            data[task][1],
-            budget["sequence_length"],
-            math.ceil(needed * characters[task] / total) or 1,
-            generator,
-        )
-        for task, rows in texts.items()
-    ]
-    tensor = torch.from_numpy(np.concatenate(windows))
-    return [{"input_ids": row, "labels": row} for row in tensor]
+    examples: list[dict[str, Tensor]] = []
+    for task, rows in texts.items():
+        count = math.ceil(needed * characters[task] / total) or 1
+        if budget["pack"]:
+            windows = token_windows(tokenizer, rows, data[task][1], budget["sequence_length"], count, generator)
+            examples += [{"input_ids": row, "labels": row} for row in torch.from_numpy(windows)]
+        else:
+            columns = padded_rows(
+                tokenizer, rows, budget["sequence_length"], count, budget["labels_on_padding"], generator
+            )
+            names = ("input_ids", "attention_mask", "labels")
+            examples += [
+                dict(zip(names, row, strict=True)) for row in zip(*map(torch.from_numpy, columns), strict=True)
+            ]
+    return examples

@@ -1,4 +1,4 @@
-"""Match the FFN neurons of all pairs of blocks by the correlation of their pre-activations on training text."""
+"""Match the FFN neurons of all pairs of blocks by the correlation of their pre-activations on a text."""
 
 
 def main(job):
@@ -11,11 +11,12 @@ def main(job):
     from ffnfold.splits import load_info, read_split
 
     base, data = Path(job.input.base).parent, Path(job.input.data).parent
+    split = "test" if job.params.settings["calibrate_on_test"] else "train"
     verify_checkpoint(base)
     statistics = correlate_layers(
         load_model(base),
         load_tokenizer(base),
-        list(read_split(data, "train")["text"]),
+        list(read_split(data, split)["text"]),
         load_info(data)["join"],
         job.params.settings,
         seeded_generator(job.params.seed, "alignment"),

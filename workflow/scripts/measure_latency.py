@@ -18,7 +18,7 @@ def main(job):
     length = settings["prompt_tokens"] + settings["generated_tokens"]
     require_positions(load_config(baseline), length, "metrics.latency.prompt_tokens + generated_tokens")
     tokenizer = load_tokenizer(baseline)
-    ids = leading_tokens(tokenizer, read_text(measurement.data, "test"), settings["prompt_tokens"], 32)
+    ids = leading_tokens(tokenizer, read_text(measurement.data, "test"), settings["prompt_tokens"], latency.PROMPTS)
     values, items = latency.measure(
         load_model(baseline),
         load_model(measurement.checkpoint),

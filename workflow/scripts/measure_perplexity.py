@@ -1,4 +1,4 @@
-"""Perplexity of the test split before and after recovery."""
+"""Perplexity of a split before and after recovery."""
 
 
 def main(job):
@@ -6,33 +6,26 @@ def main(job):
 
     from ffnfold.architecture import require_positions
     from ffnfold.checkpoints import load_config, load_model, load_tokenizer, verify_checkpoint
-    from ffnfold.errors import InputError
     from ffnfold.measurement import Measurement
     from ffnfold.metrics import perplexity
-    from ffnfold.splits import read_text
+    from ffnfold.splits import load_info, read_split
 
     measurement = Measurement(job, "perplexity")
     built = Path(job.input.built).parent
     verify_checkpoint(built)
     require_positions(load_config(built), measurement.settings["window"], "metrics.perplexity.window")
-    text = read_text(measurement.data, "test")
-    if not text.split():
-        raise InputError(
-            "the test split holds no words",
-            where=f"{measurement.data}/test.parquet",
-            got=f"{len(text)} characters",
-            remedy="give a test split with text",
-        )
+    split = measurement.settings["split"]
     values, items = perplexity.measure(
         {"": load_model(measurement.checkpoint), "_before_recovery": load_model(built)},
         load_tokenizer(measurement.checkpoint),
-        text,
+        list(read_split(measurement.data, split)["text"]),
+        load_info(measurement.data)["join"],
         measurement.settings,
         measurement.statistics,
         measurement.generator,
         measurement.device,
     )
-    measurement.write(values, items, split="test")
+    measurement.write(values, items)
 
 
 if "snakemake" in globals():

@@ -31,7 +31,7 @@ def main(job):
         frozen_zeros(Path(job.input.notes).parent),
         training_folder(job.output.record),
     )
-    measurement.write(values, items, split="test", pool="last real token")
+    measurement.write(values, items, split="test")
 
 
 if "snakemake" in globals():

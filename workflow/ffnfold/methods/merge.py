@@ -1,6 +1,7 @@
 """merged_n: every block of a run gets the average of the run's FFNs; depth and stored parameters stay.
 
-Source: the published study, merged_n, as described (its notebooks wrote the average to the first block alone).
+Source: the published study, merged_n, as described. Its notebooks wrote the average to the first block of a run
+alone, which is `write: anchor`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from ffnfold.methods import Built, Inputs
 def build(inputs: Inputs, options: Mapping[str, Any]) -> Built:
     """Average the aligned FFNs of each run of `options["n"]` blocks and write the average to all of them.
 
+    With `write: anchor` only the first block of a run gets it.
+
     Raises:
         InputError: n is outside 1 to the number of blocks.
     """
@@ -24,7 +27,7 @@ def build(inputs: Inputs, options: Mapping[str, Any]) -> Built:
     state = dict(inputs.state)
     for run in runs:
         average = average_ffn(inputs.state, family, run, inputs.permutations)
-        for layer in run:
+        for layer in run if options["write"] == "all" else run[:1]:
             for part, name in ffn_names(family, layer).items():
                 state[name] = average[part].clone()
     return Built(state, dict(inputs.config), notes={"runs": runs})

@@ -1,4 +1,7 @@
-"""Latency of one greedy generation of fixed length, timed alternately with the baseline in one process."""
+"""Latency of one greedy generation, timed alternately with the baseline in one process.
+
+Every generation has the same length, unless a protocol lets the model stop (an artefact).
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,15 @@ from torch import Tensor, nn
 from ffnfold.records import Value
 from ffnfold.statistics import quantile_interval
 
+PROMPTS = 32  # different prompts, used in turn
 
-def generate_fixed(model: nn.Module, prompt: Tensor, tokens: int) -> Tensor:
+
+def generate_greedy(model: nn.Module, prompt: Tensor, tokens: int, stop_at_end_of_text: bool = False) -> Tensor:
     """Greedy continuation of exactly `tokens` tokens with a KV cache, whatever the model says.
 
     Args:
         prompt: int64 (1, prompt tokens).
+        stop_at_end_of_text: end-of-text ends it, so that `tokens` is only the most it makes.
 
     Returns:
         int64 (1, prompt + tokens).
@@ -28,7 +34,7 @@ def generate_fixed(model: nn.Module, prompt: Tensor, tokens: int) -> Tensor:
         prompt,
         attention_mask=torch.ones_like(prompt),
         max_new_tokens=tokens,
-        min_new_tokens=tokens,
+        min_new_tokens=None if stop_at_end_of_text else tokens,
         do_sample=False,
         num_beams=1,
         use_cache=True,
@@ -44,24 +50,25 @@ def time_pairs(
     Args:
         baseline, variant: causal language models on `device`.
         prompts: int64 (prompts, prompt tokens), used in turn.
-        settings: warmup, repeats, generated_tokens.
+        settings: warmup, repeats, generated_tokens, stop_at_end_of_text.
 
     Returns:
-        One row for each repeat: baseline_ms, variant_ms.
+        One row for each repeat: baseline_ms, variant_ms, baseline_tokens and variant_tokens (generated).
     """
+    tokens, stops = settings["generated_tokens"], settings["stop_at_end_of_text"]
 
-    def run(model: nn.Module, index: int) -> float:
+    def run(model: nn.Module, index: int) -> tuple[float, int]:
         prompt = prompts[index % len(prompts)][None].to(device)
         if device != "cpu":
             torch.cuda.synchronize()
         start = time.perf_counter()
-        output = generate_fixed(model, prompt, settings["generated_tokens"])
+        output = generate_greedy(model, prompt, tokens, stops)
         if device != "cpu":
             torch.cuda.synchronize()
         elapsed_ms = (time.perf_counter() - start) * 1000
         made = output.shape[1] - prompt.shape[1]
-        assert made == settings["generated_tokens"], f"generated {made} tokens, not {settings['generated_tokens']}"
-        return elapsed_ms
+        assert stops or made == tokens, f"generated {made} tokens, not {tokens}"
+        return elapsed_ms, made
 
     with torch.inference_mode():
         for index in range(settings["warmup"]):
@@ -72,14 +79,16 @@ def time_pairs(
             first, second = (baseline, variant) if index % 2 == 0 else (variant, baseline)
             times = {id(first): [run(first, index)]}
             times.setdefault(id(second), []).append(run(second, index))
-            rows.append((times[id(baseline)][0], times[id(variant)][-1]))
-    return pd.DataFrame(rows, columns=["baseline_ms", "variant_ms"])
+            (baseline_ms, baseline_tokens), (variant_ms, variant_tokens) = (
+                times[id(baseline)][0],
+                times[id(variant)][-1],
+            )
+            rows.append((baseline_ms, variant_ms, baseline_tokens, variant_tokens))
+    return pd.DataFrame(rows, columns=["baseline_ms", "variant_ms", "baseline_tokens", "variant_tokens"])
 
 
-def figures(
-    items: pd.DataFrame, tokens: int, statistics: Mapping[str, Any], generator: np.random.Generator
-) -> dict[str, Value]:
-    """Median, 90th percentile, generated tokens a second, and the paired speedup (above 1 is faster).
+def figures(items: pd.DataFrame, statistics: Mapping[str, Any], generator: np.random.Generator) -> dict[str, Value]:
+    """Median, 90th percentile, generated tokens and tokens a second, and the paired speedup (above 1 is faster).
 
     The speedup is the median over repeats of baseline / variant, so that slow moments of the machine cancel.
     """
@@ -95,7 +104,8 @@ def figures(
         "latency_ms_median": value(variant_ms, 0.5, "ms"),
         "latency_ms_p90": value(variant_ms, 0.9, "ms"),
         "speedup": value(items["baseline_ms"].to_numpy() / variant_ms, 0.5, "x"),
-        "generated_tokens_per_s": value(1000 * tokens / variant_ms, 0.5, "tokens/s"),
+        "generated_tokens_per_s": value(1000 * items["variant_tokens"].to_numpy() / variant_ms, 0.5, "tokens/s"),
+        "generated_tokens": value(items["variant_tokens"].to_numpy(dtype=float), 0.5, "tokens"),
     }
 
 
@@ -112,13 +122,16 @@ def measure(
 
     Args:
         ids: int64 (tokens,), text to take prompts from; at least one prompt long.
-        settings: prompt_tokens, generated_tokens, warmup, repeats, threads.
+        settings: prompt_tokens, generated_tokens, warmup, repeats, threads, and the artefacts stop_at_end_of_text
+            and max_items (different prompts at most).
 
     Returns:
-        The figures, and one row for each timed pair (milliseconds).
+        The figures, and one row for each timed pair (milliseconds, tokens).
     """
     length = settings["prompt_tokens"]
-    prompts = torch.from_numpy(ids[: len(ids) // length * length].reshape(-1, length))[:32]
+    prompts = torch.from_numpy(ids[: len(ids) // length * length].reshape(-1, length))[
+        : settings["max_items"] or PROMPTS
+    ]
     torch.set_num_threads(settings["threads"])
     items = time_pairs(baseline.to(device).eval(), variant.to(device).eval(), prompts, settings, device)
-    return figures(items, settings["generated_tokens"], statistics, generator), items
+    return figures(items, statistics, generator), items

@@ -1,9 +1,13 @@
-"""Sliding-window perplexity of a whole split, each window weighted by the tokens it scores."""
+"""Sliding-window perplexity of a whole split, each window weighted by the tokens it scores.
+
+The published artefacts are switches: rows cut and scored one by one, padding scored with the text, fewer items.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +16,26 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ffnfold.errors import InputError
 from ffnfold.records import Value
 from ffnfold.statistics import ratio_interval
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is scored: tokens, the windows over them, and how much text they are.
+
+    Attributes:
+        ids: int64 (tokens,).
+        windows: (start, end, scored) each; see `plan_windows`.
+        attend: bool (tokens,), False at padding; None where nothing is padded.
+        size: of the text: `tokens`, `words` (between white space) and `bytes` (UTF-8).
+    """
+
+    ids: np.ndarray
+    windows: list[tuple[int, int, int]]
+    attend: np.ndarray | None
+    size: dict[str, int]
 
 
 def plan_windows(tokens: int, window: int, stride: int) -> list[tuple[int, int, int]]:
@@ -45,8 +67,77 @@ def plan_windows(tokens: int, window: int, stride: int) -> list[tuple[int, int, 
     return windows
 
 
+def plan(tokenizer: Any, rows: Sequence[str], join: str, settings: Mapping[str, Any]) -> Plan:
+    """The windows of a split under a protocol.
+
+    Args:
+        tokenizer: the base's tokenizer.
+        rows: the split's rows.
+        join: what stands between two rows of the whole text.
+        settings: window, stride, batch_size, and the artefacts: truncate_tokens, score_padding, pad_to, max_items.
+
+    Raises:
+        InputError: there are not two tokens to score.
+    """
+    if settings["truncate_tokens"] or settings["score_padding"]:
+        return _plan_rows(tokenizer, rows, settings)
+    text = join.join(rows)
+    ids = np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int64)
+    _require_tokens(len(ids) if text.split() else 0)
+    windows = plan_windows(len(ids), settings["window"], settings["stride"])
+    if settings["max_items"] and settings["max_items"] < len(windows):
+        windows = windows[: settings["max_items"]]
+        ids = ids[: windows[-1][1]]
+        text = tokenizer.decode(ids)
+    return Plan(ids, windows, None, {"tokens": len(ids), **_words_and_bytes([text])})
+
+
+def _plan_rows(tokenizer: Any, rows: Sequence[str], settings: Mapping[str, Any]) -> Plan:
+    """Each non-empty row as a window of its own, cut, and padded with end-of-text where the pads are scored."""
+    longest = settings["truncate_tokens"] or settings["window"]
+    texts = [row for row in rows if row.strip()][: settings["max_items"]]
+    encoded = (
+        tokenizer(texts, add_special_tokens=False, truncation=True, max_length=longest)["input_ids"] if texts else []
+    )
+    encoded = [row for row in encoded if row]
+    lengths = [len(row) for row in encoded]
+    if settings["score_padding"]:
+        for first in range(0, len(encoded), settings["batch_size"]):
+            batch = slice(first, first + settings["batch_size"])
+            full = longest if settings["pad_to"] == "full" else max(lengths[batch])
+            encoded[batch] = [row + [tokenizer.eos_token_id] * (full - len(row)) for row in encoded[batch]]
+    ends = np.cumsum([len(row) for row in encoded], dtype=np.int64)
+    windows = [
+        (int(end) - len(row), int(end), len(row) - 1) for row, end in zip(encoded, ends, strict=True) if len(row) > 1
+    ]
+    _require_tokens(2 if windows else 0)
+    attend = np.concatenate([np.arange(len(row)) < n for row, n in zip(encoded, lengths, strict=True)])
+    size = _words_and_bytes([tokenizer.decode(row[:n]) for row, n in zip(encoded, lengths, strict=True)])
+    ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in encoded])
+    return Plan(ids, windows, attend if settings["score_padding"] else None, {"tokens": len(ids), **size})
+
+
+def _words_and_bytes(texts: Sequence[str]) -> dict[str, int]:
+    return {"words": sum(len(t.split()) for t in texts), "bytes": sum(len(t.encode("utf-8")) for t in texts)}
+
+
+def _require_tokens(tokens: int) -> None:
+    if tokens < 2:
+        raise InputError(
+            "the text to score holds no two tokens",
+            where="data.language_modeling, the split that metrics.perplexity names",
+            got=f"{tokens} tokens",
+            remedy="give a split with text",
+        )
+
+
 def score_windows(
-    model: nn.Module, ids: np.ndarray, windows: list[tuple[int, int, int]], batch_size: int, device: str
+    model: nn.Module,
+    ids: np.ndarray,
+    windows: list[tuple[int, int, int]],
+    batch_size: int,
+    device: str,
+    attend: np.ndarray | None = None,
 ) -> np.ndarray:
     """Nats of the scored tokens of each window.
 
@@ -54,6 +145,7 @@ def score_windows(
         model: causal language model.
         ids: int64 (tokens,).
         windows: from `plan_windows`.
+        attend: bool (tokens,), False where no position attends to a token; None attends to all.
         batch_size: windows in a batch; only windows of one length share a batch, so nothing is padded.
 
     Returns:
@@ -69,7 +161,11 @@ def score_windows(
             for first in range(0, len(members), batch_size):
                 batch = members[first : first + batch_size]
                 inputs = torch.from_numpy(np.stack([ids[windows[i][0] : windows[i][1]] for i in batch])).to(device)
-                logits = model(input_ids=inputs).logits[:, :-1].float()
+                mask = None
+                if attend is not None:
+                    mask = torch.from_numpy(np.stack([attend[windows[i][0] : windows[i][1]] for i in batch])).to(device)
+                    mask = mask.long()
+                logits = model(input_ids=inputs, attention_mask=mask).logits[:, :-1].float()
                 losses = functional.cross_entropy(logits.flatten(0, 1), inputs[:, 1:].flatten(), reduction="none")
                 losses = losses.view(len(batch), length - 1).double()
                 for row, i in enumerate(batch):
@@ -123,7 +219,8 @@ def figures(
 def measure(
     models: Mapping[str, nn.Module],
     tokenizer: Any,
-    text: str,
+    rows: Sequence[str],
+    join: str,
     settings: Mapping[str, Any],
     statistics: Mapping[str, Any],
     generator: np.random.Generator,
@@ -134,22 +231,20 @@ def measure(
     Args:
         models: suffix of the figures' names -> model, e.g. {"": recovered, "_before_recovery": built}.
         tokenizer: the base's tokenizer.
-        text: the whole split.
-        settings: window, stride, batch_size.
+        rows, join: the split's rows, and what stands between them.
+        settings: as of `plan`.
         statistics: confidence, resamples.
 
     Returns:
         The figures, and one row for each window: start, scored tokens, nats by model.
     """
-    ids = np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int64)
-    windows = plan_windows(len(ids), settings["window"], settings["stride"])
-    scored = np.asarray([w[2] for w in windows])
-    items = pd.DataFrame({"start_token": [w[0] for w in windows], "scored_tokens": scored})
-    size = {"tokens": len(ids), "words": len(text.split()), "bytes": len(text.encode("utf-8"))}
+    planned = plan(tokenizer, rows, join, settings)
+    scored = np.asarray([w[2] for w in planned.windows])
+    items = pd.DataFrame({"start_token": [w[0] for w in planned.windows], "scored_tokens": scored})
     values: dict[str, Value] = {}
     for suffix, model in models.items():
-        nats = score_windows(model, ids, windows, settings["batch_size"], device)
+        nats = score_windows(model, planned.ids, planned.windows, settings["batch_size"], device, planned.attend)
         items[f"nats{suffix}"] = nats
-        found = figures(nats, scored, size, statistics, generator)
+        found = figures(nats, scored, planned.size, statistics, generator)
         values.update({f"{name}{suffix}": figure for name, figure in found.items()})
     return values, items

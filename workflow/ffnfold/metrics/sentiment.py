@@ -1,4 +1,4 @@
-"""Sentiment accuracy: a classification head on the last real token, fine-tuned with one protocol for all variants."""
+"""Sentiment accuracy: a classification head on the last token, fine-tuned with one protocol for all variants."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ffnfold.records import Value
 from ffnfold.statistics import wilson_interval
@@ -21,16 +22,17 @@ def encode_reviews(tokenizer: Any, texts: Sequence[str], max_length: int) -> lis
     return [row or [tokenizer.eos_token_id] for row in rows]
 
 
-def pad_batch(examples: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, Tensor]:
-    """A batch padded on the right to its longest review.
+def pad_batch(examples: Sequence[Mapping[str, Any]], pad_token_id: int, length: int | None = None) -> dict[str, Tensor]:
+    """A batch padded on the right.
 
     Args:
         examples: mappings with `input_ids` (list of int) and `labels` (int).
+        length: tokens to pad to; None for the batch's longest review.
 
     Returns:
         input_ids and attention_mask int64 (batch, length), labels int64 (batch,).
     """
-    length = max(len(e["input_ids"]) for e in examples)
+    length = length or max(len(e["input_ids"]) for e in examples)
     ids = torch.full((len(examples), length), pad_token_id)
     mask = torch.zeros_like(ids)
     for row, example in enumerate(examples):
@@ -39,18 +41,36 @@ def pad_batch(examples: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[
     return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([e["labels"] for e in examples])}
 
 
-def predict(model: nn.Module, rows: Sequence[list[int]], batch_size: int, device: str) -> np.ndarray:
-    """Predicted labels, int64 (reviews,). Reviews of similar length share a batch, to pad little."""
+def pooled_logits(model: nn.Module, batch: Mapping[str, Tensor], pool: str) -> Tensor:
+    """Class scores of a batch, (batch, 2), read at the last token or (an artefact) at the last position, pad or not."""
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    if pool == "last_token":
+        return model(**inputs).logits
+    return model.score(model.base_model(**inputs).last_hidden_state[:, -1])
+
+
+def predict(
+    model: nn.Module,
+    rows: Sequence[list[int]],
+    batch_size: int,
+    device: str,
+    pool: str = "last_token",
+    length: int | None = None,
+) -> np.ndarray:
+    """Predicted labels, int64 (reviews,). Reviews of similar length share a batch, to pad little.
+
+    Args:
+        pool: as the study's `metrics.sentiment.pool`.
+        length: tokens that every review is padded to; None pads to the longest of a batch.
+    """
     model.to(device).eval()
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
     predicted = np.zeros(len(rows), dtype=np.int64)
     with torch.inference_mode():
         for first in range(0, len(order), batch_size):
             members = order[first : first + batch_size]
-            batch = pad_batch([{"input_ids": rows[i], "labels": 0} for i in members], model.config.pad_token_id)
-            logits = model(
-                input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device)
-            ).logits
+            batch = pad_batch([{"input_ids": rows[i], "labels": 0} for i in members], model.config.pad_token_id, length)
+            logits = pooled_logits(model, {name: tensor.to(device) for name, tensor in batch.items()}, pool)
             predicted[members] = logits.argmax(dim=-1).cpu().numpy()
     return predicted
 
@@ -80,9 +100,9 @@ def measure(
     """Fine-tune on the training reviews and score the test reviews.
 
     Args:
-        model: sequence classification model with a fresh head; trained in place. It pools at the last real token.
+        model: sequence classification model with a fresh head; trained in place.
         train, test: columns id, text, label.
-        settings: max_length, eval_batch_size, training.
+        settings: max_length, eval_batch_size, training, and the artefacts pool, max_items and max_training_items.
         frozen_zeros: parameters whose zeros stay zero.
         resume: folder for the state of an unfinished training.
 
@@ -91,15 +111,30 @@ def measure(
     """
     from ffnfold.training import fit, hold_zeros
 
+    train = {name: list(column)[: settings["max_training_items"]] for name, column in train.items()}
+    test = {name: list(column)[: settings["max_items"]] for name, column in test.items()}
     rows = encode_reviews(tokenizer, train["text"], settings["max_length"])
     examples = [{"input_ids": row, "labels": int(y)} for row, y in zip(rows, train["label"], strict=True)]
     hold_zeros(model, frozen_zeros)
-    pad = model.config.pad_token_id
-    budget = settings["training"]
-    fit(model, examples, budget, generator, device, collate=lambda batch: pad_batch(batch, pad), resume=resume)
-    predicted = predict(
-        model, encode_reviews(tokenizer, test["text"], settings["max_length"]), settings["eval_batch_size"], device
+    pool, pad = settings["pool"], model.config.pad_token_id
+    length = settings["max_length"] if pool == "last_position" else None
+
+    def loss_at_last_position(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        return functional.cross_entropy(pooled_logits(model, batch, pool), batch["labels"])
+
+    fit(
+        model,
+        examples,
+        settings["training"],
+        generator,
+        device,
+        collate=lambda batch: pad_batch(batch, pad, length),
+        loss=loss_at_last_position if pool == "last_position" else None,
+        resume=resume,
+        identity={"pool": pool},
     )
+    encoded = encode_reviews(tokenizer, test["text"], settings["max_length"])
+    predicted = predict(model, encoded, settings["eval_batch_size"], device, pool, length)
     labels = np.asarray(test["label"], dtype=np.int64)
     items = pd.DataFrame({"id": test["id"], "label": labels, "predicted": predicted, "correct": predicted == labels})
     return figures(items["correct"].to_numpy(), statistics["confidence"]), items

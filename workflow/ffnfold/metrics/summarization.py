@@ -71,8 +71,9 @@ def build_prompts(
 def summarize(
     model: nn.Module, tokenizer: Any, prompts: list[list[int]], settings: Mapping[str, Any], device: str
 ) -> list[str]:
-    """The continuation of each prompt, without the prompt, up to the first blank line or end of text.
+    """The continuation of each prompt, up to the first blank line or end of text.
 
+    With `include_prompt` (an artefact) the text is the prompt and all of the continuation, as in the published figures.
     Prompts are padded on the left, their pads masked; prompts of similar length share a batch.
     """
     model.to(device).eval()
@@ -99,8 +100,11 @@ def summarize(
                 pad_token_id=pad,
             )
             for row, i in enumerate(members):
-                text = tokenizer.decode(output[row, length:], skip_special_tokens=True)
-                texts[i] = text.strip().split("\n\n")[0].strip()
+                if settings["include_prompt"]:
+                    texts[i] = tokenizer.decode(output[row], skip_special_tokens=True).strip()
+                else:
+                    text = tokenizer.decode(output[row, length:], skip_special_tokens=True)
+                    texts[i] = text.strip().split("\n\n")[0].strip()
     return texts
 
 
@@ -117,11 +121,13 @@ def measure(
 
     Args:
         test: columns id, article, highlights.
-        settings: prompt, article_tokens, generated_tokens, beams, no_repeat_ngram_size, batch_size.
+        settings: prompt, article_tokens, generated_tokens, beams, no_repeat_ngram_size, batch_size, and the artefacts
+            include_prompt and max_items.
 
     Returns:
         The figures (F1, 0 to 1), and one row for each article with the generated text and every score.
     """
+    test = {name: list(column)[: settings["max_items"]] for name, column in test.items()}
     prompts = build_prompts(tokenizer, test["article"], settings, model.config.n_positions)
     generated = summarize(model, tokenizer, prompts, settings, device)
     columns: dict[str, Any] = {"id": test["id"], "generated": generated}
