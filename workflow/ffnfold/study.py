@@ -304,13 +304,14 @@ def load_audited(study: Mapping[str, Any], path: Path, studies: Path) -> dict[st
         return None
     other = beside(name, path, studies)
     published = validate_study(read_study(other, studies), str(other))
-    for variant in study["audit"]["variants"]:
+    baseline = next(name for name, line in study["variants"].items() if line["method"] == "baseline")
+    for variant in [baseline, *study["audit"]["variants"]]:
         lacking = [str(p) for p, s in ((path, study), (other, published)) if variant not in s["variants"]]
         if lacking:
             raise InputError(
                 "an audited variant is not in both studies",
                 where=f"{path}: audit.variants",
                 got=f"{variant!r}, which {' and '.join(lacking)} does not have",
-                remedy="name variants that both studies have",
+                remedy="name variants that both studies have; the baseline is always audited",
             )
     return published

@@ -1,0 +1,186 @@
+"""The audit's scenarios: a sound study with some of the published artefacts on, without doing any work twice.
+
+A scenario is a study. `published` takes every setting from the as-published study, on the sound study's base and data;
+`only_X` turns one artefact on in the sound study; `without_X` turns one off in `published`. Two scenarios whose settings up to
+some stage are the same share that stage's files: those of the first that has them, the sound study before all.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ffnfold.artefacts import ARTEFACTS, Artefact
+from ffnfold.protocols import SECTIONS, check_protocols, effective, method_options, study_settings
+
+SOUND = ""  # the sound study's own name among the scenarios
+PUBLISHED = "published"
+#: What a metric reads of its variant, in the order in which they are made.
+STAGES = ("alignment", "built", "recovered")
+
+
+class Audit:
+    """Scenarios of a sound study, and whose files each of them reads.
+
+    Args:
+        study: the sound study, validated.
+        published: the as-published study, validated; None where the study has no audit.
+        needs: method -> what its building needs (`alignment`, `data`, ...).
+    """
+
+    def __init__(
+        self, study: Mapping[str, Any], published: Mapping[str, Any] | None, needs: Mapping[str, Sequence[str]]
+    ) -> None:
+        self._needs = needs
+        self.baseline = next(name for name, line in study["variants"].items() if line["method"] == "baseline")
+        self.variants: list[str] = []
+        self.studies: dict[str, Mapping[str, Any]] = {SOUND: study}
+        self._artefacts: dict[str, Artefact] = {}
+        if published is None:
+            return
+        self.variants = list(study["audit"]["variants"])
+        sound, whole = _spelt_out(study), _on_base_of(study, _spelt_out(published))
+        self.studies[PUBLISHED] = whole
+        for artefact in ARTEFACTS:
+            self._add(f"only_{artefact.name}", artefact, self._with(sound, whole, artefact, lend=True))
+            self._add(f"without_{artefact.name}", artefact, self._with(whole, sound, artefact))
+        for name, scenario in self.studies.items():
+            check_protocols(scenario, f"audit scenario {name}" if name else "the study")
+
+    def _add(self, name: str, artefact: Artefact, scenario: Mapping[str, Any]) -> None:
+        self.studies[name], self._artefacts[name] = scenario, artefact
+
+    def _with(
+        self, study: Mapping[str, Any], other: Mapping[str, Any], artefact: Artefact, lend: bool = False
+    ) -> dict[str, Any]:
+        """`study` with an artefact's settings from `other`.
+
+        With `lend`, a variant for which the two do not differ takes the first audited variant's values that do: every audited
+        variant then shows what the artefact does to it.
+        """
+        result = copy.deepcopy(dict(study))
+        for key in artefact.keys:
+            section, _, name = key.partition(".")
+            if section == "alignment":
+                result["alignment"][name] = other["alignment"][name]
+                continue
+            lenders = [v for v in self.variants if _get(other, v, key) != _get(study, v, key)] if lend else []
+            for variant in [*self.variants, *([] if self.baseline in self.variants else [self.baseline])]:
+                lender = variant
+                if lend and section != "surgery" and lenders and not self._own(study, other, variant, artefact):
+                    lender = lenders[0]
+                _set(result, variant, key, _get(other, lender, key))
+        return result
+
+    @staticmethod
+    def _own(study: Mapping[str, Any], other: Mapping[str, Any], variant: str, artefact: Artefact) -> bool:
+        """Whether an artefact changes a variant's own settings."""
+        keys = [key for key in artefact.keys if not key.startswith("alignment.")]
+        return any(_get(other, variant, key) != _get(study, variant, key) for key in keys)
+
+    # ---------------------------------------------------------------------------------------------- identities
+
+    def options(self, scenario: str, variant: str) -> dict[str, Any]:
+        """What a variant's surgery depends on."""
+        return method_options(self.studies[scenario]["variants"][variant])
+
+    def settings(self, scenario: str, variant: str, section: str) -> dict[str, Any]:
+        """A variant's settings of recovery or of a metric in a scenario."""
+        study = self.studies[scenario]
+        if section not in SECTIONS:  # parameters are counted in one way
+            return study["metrics"][section]
+        return effective(study, variant, section)
+
+    def _identity(self, scenario: str, variant: str, stage: str) -> Any:
+        """Everything of a scenario that a stage of a variant depends on; equal for two scenarios that share its files."""
+        study = self.studies[scenario]
+        if stage == "alignment":
+            return study["alignment"]
+        options = self.options(scenario, variant)
+        needs = self._needs[options["method"]]
+        built = (
+            options,
+            study["alignment"] if "alignment" in needs else None,
+            study["recovery"]["tasks"] if "data" in needs else None,
+        )
+        if stage == "built":
+            return built
+        recovered = (built, effective(study, variant, "recovery"), study["recovery"]["tasks"])
+        if stage == "recovered":
+            return recovered
+        settings = self.settings(scenario, variant, stage)
+        model = built if settings.get("stage") == "built" else recovered
+        return model, settings, self._identity(scenario, self.baseline, "recovered") if stage == "latency" else None
+
+    def owner(self, scenario: str, variant: str, stage: str) -> str:
+        """The scenario whose files a stage (one of STAGES, or a metric) of a variant reads.
+
+        Args:
+            scenario: SOUND, or a name in `studies`.
+            variant: audited, or the baseline.
+        """
+        wanted = self._identity(scenario, variant, stage)
+        return next(name for name in self.studies if self._identity(name, variant, stage) == wanted)
+
+    # ---------------------------------------------------------------------------------------------- what to run
+
+    def cells(self) -> list[dict[str, Any]]:
+        """What the audit compares: for each metric and variant the scenarios, with whose record each reads.
+
+        Returns:
+            Mappings metric, variant, scenario, artefact (None for sound and published), owner. A scenario that changes nothing
+            for a variant is left out.
+        """
+        if not self.variants:
+            return []
+        cells = []
+        for metric in ("perplexity", "latency", "sentiment", "summarization"):
+            for variant in self.variants:
+                for scenario in self.studies:
+                    artefact = self._artefacts.get(scenario)
+                    if artefact and metric not in artefact.metrics:
+                        continue
+                    owner = self.owner(scenario, variant, metric)
+                    start = PUBLISHED if scenario.startswith("without_") else SOUND
+                    if artefact and owner == self.owner(start, variant, metric):
+                        continue
+                    cells.append(
+                        {
+                            "metric": metric,
+                            "variant": variant,
+                            "scenario": scenario or "sound",
+                            "artefact": artefact.name if artefact else None,
+                            "owner": owner,
+                        }
+                    )
+        return cells
+
+
+def _spelt_out(study: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a study in which every variant has every section of its protocol in full."""
+    result = copy.deepcopy(dict(study))
+    for name, line in result["variants"].items():
+        line["protocol"] = {section: effective(study, name, section) for section in SECTIONS}
+    return result
+
+
+def _on_base_of(study: Mapping[str, Any], published: dict[str, Any]) -> dict[str, Any]:
+    """The as-published settings on the sound study's base, data and machine, for the variants of both."""
+    shared = {key: study[key] for key in study if key not in ("alignment", "recovery", "metrics", "variants")}
+    return {**published, **copy.deepcopy(shared)}
+
+
+def _get(study: Mapping[str, Any], variant: str, key: str) -> Any:
+    section, _, name = key.partition(".")
+    line = study["variants"][variant]
+    return method_options(line) if section == "surgery" else line["protocol"][section][name]
+
+
+def _set(study: dict[str, Any], variant: str, key: str, value: Any) -> None:
+    section, _, name = key.partition(".")
+    line = study["variants"][variant]
+    if section == "surgery":
+        study["variants"][variant] = {**copy.deepcopy(value), "protocol": line["protocol"]}
+    else:
+        line["protocol"][section][name] = copy.deepcopy(value)
