@@ -19,6 +19,7 @@ include: "rules/variants.smk"
 include: "rules/recovery.smk"
 include: "rules/metrics.smk"
 include: "rules/report.smk"
+include: "rules/audit.smk"
 
 
 report: "report/workflow.rst"

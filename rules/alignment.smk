@@ -12,7 +12,7 @@ rule align_layers:
         permutations="results/{study}/alignment/permutations.safetensors",
         similarity="results/{study}/alignment/similarity.csv",
     params:
-        settings=STUDY["alignment"],
+        settings=alignment_settings,
         seed=STUDY["seed"],
         device=STUDY["device"],
     log:

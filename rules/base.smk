@@ -20,7 +20,7 @@ if STUDY["base"]["source"] is None:
             architecture=STUDY["base"]["architecture"],
             tokenizer=STUDY["base"]["tokenizer"],
             training=STUDY["base"]["training"],
-            prompt=prompt_for(STUDY["base"]["tasks"]),
+            prompt=prompt_for(STUDY, STUDY["base"]["tasks"]),
             seed=STUDY["seed"],
             device=STUDY["device"],
             contents=contents(BASE_FILES),

@@ -24,6 +24,7 @@ from ffnfold.hub import check_hub_reachable, is_hub_id
 from ffnfold.jobs import failure_reason
 from ffnfold.methods import REGISTRY
 from ffnfold.records import METRICS
+from ffnfold.scenarios import SOUND, load_audit
 from ffnfold.study import check_against_base, load_study, pretrained_config
 
 preload.share_library(ROOT / "workflow")

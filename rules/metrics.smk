@@ -8,13 +8,13 @@ scripts check these.
 rule measure_parameters:
     """Count parameters, non-zero parameters, bytes and FLOPs."""
     input:
-        checkpoint="results/{study}/variants/{variant}/recovered/{replicate}/manifest.json",
+        checkpoint=measured_manifest("parameters"),
         script=script_of("measure_parameters"),
         library=library_of("measure_parameters"),
     output:
         record="results/{study}/metrics/{variant}/{replicate}/parameters.json",
     params:
-        settings=STUDY["metrics"]["parameters"],
+        settings=metric_settings("parameters"),
         statistics=STUDY["statistics"],
         seed=STUDY["seed"],
         device="cpu",  # it counts; no GPU has to be waited for
@@ -32,8 +32,8 @@ rule measure_parameters:
 rule measure_perplexity:
     """Perplexity of the test split before and after recovery."""
     input:
-        checkpoint="results/{study}/variants/{variant}/recovered/{replicate}/manifest.json",
-        built="results/{study}/variants/{variant}/built/manifest.json",
+        checkpoint=measured_manifest("perplexity"),
+        built=built_manifest,
         data="results/{study}/data/language_modeling/dataset_info.json",
         script=script_of("measure_perplexity"),
         library=library_of("measure_perplexity"),
@@ -41,7 +41,7 @@ rule measure_perplexity:
         record="results/{study}/metrics/{variant}/{replicate}/perplexity.json",
         scores="results/{study}/metrics/{variant}/{replicate}/perplexity.parquet",
     params:
-        settings=STUDY["metrics"]["perplexity"],
+        settings=metric_settings("perplexity"),
         statistics=STUDY["statistics"],
         seed=STUDY["seed"],
         device=STUDY["device"],
@@ -61,7 +61,7 @@ rule measure_perplexity:
 rule measure_latency:
     """Latency beside the baseline; takes every core, so that nothing else of the workflow runs meanwhile."""
     input:
-        checkpoint="results/{study}/variants/{variant}/recovered/{replicate}/manifest.json",
+        checkpoint=measured_manifest("latency"),
         baseline=baseline_manifest,
         data="results/{study}/data/language_modeling/dataset_info.json",
         script=script_of("measure_latency"),
@@ -70,7 +70,7 @@ rule measure_latency:
         record="results/{study}/metrics/{variant}/{replicate}/latency.json",
         scores="results/{study}/metrics/{variant}/{replicate}/latency.parquet",
     params:
-        settings=STUDY["metrics"]["latency"],
+        settings=metric_settings("latency"),
         statistics=STUDY["statistics"],
         seed=STUDY["seed"],
         device=STUDY["device"],
@@ -91,8 +91,8 @@ rule measure_latency:
 rule measure_sentiment:
     """Accuracy after fine-tuning on reviews."""
     input:
-        checkpoint="results/{study}/variants/{variant}/recovered/{replicate}/manifest.json",
-        notes="results/{study}/variants/{variant}/built/build.json",
+        checkpoint=measured_manifest("sentiment"),
+        notes=build_notes,
         data="results/{study}/data/sentiment/dataset_info.json",
         script=script_of("measure_sentiment"),
         library=library_of("measure_sentiment"),
@@ -100,7 +100,7 @@ rule measure_sentiment:
         record="results/{study}/metrics/{variant}/{replicate}/sentiment.json",
         scores="results/{study}/metrics/{variant}/{replicate}/sentiment.parquet",
     params:
-        settings=STUDY["metrics"]["sentiment"],
+        settings=metric_settings("sentiment"),
         statistics=STUDY["statistics"],
         seed=STUDY["seed"],
         device=STUDY["device"],
@@ -120,7 +120,7 @@ rule measure_sentiment:
 rule measure_summarization:
     """ROUGE of zero-shot summaries."""
     input:
-        checkpoint="results/{study}/variants/{variant}/recovered/{replicate}/manifest.json",
+        checkpoint=measured_manifest("summarization"),
         data="results/{study}/data/summarization/dataset_info.json",
         script=script_of("measure_summarization"),
         library=library_of("measure_summarization", "metrics/rouge.py"),
@@ -128,7 +128,7 @@ rule measure_summarization:
         record="results/{study}/metrics/{variant}/{replicate}/summarization.json",
         scores="results/{study}/metrics/{variant}/{replicate}/summarization.parquet",
     params:
-        settings=STUDY["metrics"]["summarization"],
+        settings=metric_settings("summarization"),
         statistics=STUDY["statistics"],
         seed=STUDY["seed"],
         device=STUDY["device"],

@@ -4,9 +4,9 @@
 rule recover_variant:
     """Train a built variant for the study's recovery budget, the same for all."""
     input:
-        built="results/{study}/variants/{variant}/built/manifest.json",
-        notes="results/{study}/variants/{variant}/built/build.json",
-        data=infos_of(STUDY["recovery"]["tasks"]),
+        built=built_manifest,
+        notes=build_notes,
+        data=recovery_data,
         script=script_of("recover_variant"),
         library=library_of("recover_variant"),
     output:
@@ -14,8 +14,8 @@ rule recover_variant:
         config="results/{study}/variants/{variant}/recovered/{replicate}/config.json",
         manifest="results/{study}/variants/{variant}/recovered/{replicate}/manifest.json",
     params:
-        training=STUDY["recovery"]["training"],
-        prompt=prompt_for(STUDY["recovery"]["tasks"]),
+        training=recovery_training,
+        prompt=recovery_prompt,
         seed=STUDY["seed"],
         device=STUDY["device"],
     log:

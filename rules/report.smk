@@ -61,7 +61,7 @@ rule render_report:
         records=[target(f"metrics/{v}/{r}/{m}.json") for m in METRICS for v in VARIANTS for r in REPLICATES],
         published=PUBLISHED,
         dataset_infos=infos_of(TASKS),
-        templates=sorted(relative(p) for p in (ROOT / "report" / "templates").glob("*.j2")),
+        templates=report_templates(),
         script=script_of("render_report"),
         library=library_of("render_report"),
     output:

@@ -2,8 +2,13 @@
 
 STUDY = checked(load_study, config, ROOT / "config" / "studies")
 NAME, VARIANTS = STUDY["name"], STUDY["variants"]
+NEEDS = {name: method.needs for name, method in REGISTRY.items()}
+AUDIT = checked(load_audit, STUDY, config, ROOT / "config" / "studies", NEEDS)
 REPLICATES = [str(i) for i in range(STUDY["replicates"])]
 BASELINE = next(name for name, options in VARIANTS.items() if options["method"] == "baseline")
+# An audit compares these records; a scenario that some stage shares with another reads that one's.
+AUDIT_CELLS = AUDIT.cells()
+AUDIT_KEYS = [list(key) for key in dict.fromkeys((c["owner"], c["variant"], c["metric"]) for c in AUDIT_CELLS)]
 STUDY_FACTS = {key: STUDY[key] for key in ("name", "description", "comparable", "seed", "replicates")}
 VARIANT_ROWS = [{"name": name, "method": options["method"]} for name, options in VARIANTS.items()]
 PUBLISHED = relative(ROOT / "config" / "published.csv")
@@ -12,7 +17,6 @@ HERE = workflow.is_main_process and workflow.resource_settings.nodes is None
 LOCAL_GPUS = len(usable_gpus()) if STUDY["device"] != "cpu" and HERE else 0
 if LOCAL_GPUS and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", LOCAL_GPUS)
-PROMPT = STUDY["metrics"]["summarization"]["prompt"]
 
 
 wildcard_constraints:
@@ -22,11 +26,77 @@ wildcard_constraints:
     replicate="|".join(REPLICATES),
     task="|".join(TASKS),
     figure="|".join(FIGURES),
+    scenario="|".join(name for name in AUDIT.studies if name != SOUND) or "(?!)",
 
 
-def target(path):
-    """A file of this study's results."""
-    return f"results/{NAME}/{path}"
+def target(path, scenario=SOUND):
+    """A file of this study's results, or of one of its audit's scenarios."""
+    return f"results/{NAME}/{path}" if scenario == SOUND else f"results/{NAME}/audit/{scenario}/{path}"
+
+
+def scenario_of(wildcards):
+    """The audit's scenario that a job belongs to; the sound study's own jobs have no such wildcard."""
+    return wildcards.get("scenario", SOUND)
+
+
+def scenario_study(wildcards):
+    """The settings that hold for a job: the study's, or those of an audit's scenario."""
+    return AUDIT.studies[scenario_of(wildcards)]
+
+
+def manifest_of(wildcards, stage, variant=None):
+    """The manifest of a variant's built or recovered checkpoint, of the first scenario that makes it from these settings."""
+    variant = variant or wildcards.variant
+    folder = stage if stage == "built" else f"recovered/{wildcards.replicate}"
+    return target(f"variants/{variant}/{folder}/manifest.json", AUDIT.owner(scenario_of(wildcards), variant, stage))
+
+
+def built_manifest(wildcards):
+    """The variant right after surgery."""
+    return manifest_of(wildcards, "built")
+
+
+def build_notes(wildcards):
+    """What the surgery noted, beside what it built."""
+    return built_manifest(wildcards).replace("manifest.json", "build.json")
+
+
+def measured_manifest(metric):
+    """An input function: the checkpoint that a metric measures, recovered unless its protocol says otherwise."""
+
+    def manifest(wildcards):
+        return manifest_of(wildcards, metric_settings(metric)(wildcards).get("stage", "recovered"))
+
+    return manifest
+
+
+def metric_settings(metric):
+    """A params function: a metric's settings, with the variant's own protocol laid over them."""
+
+    def settings(wildcards):
+        return AUDIT.settings(scenario_of(wildcards), wildcards.variant, metric)
+
+    return settings
+
+
+def recovery_training(wildcards):
+    """The recovery's budget for a variant."""
+    return AUDIT.settings(scenario_of(wildcards), wildcards.variant, "recovery")
+
+
+def recovery_data(wildcards):
+    """The texts that recovery reads."""
+    return infos_of(scenario_study(wildcards)["recovery"]["tasks"])
+
+
+def recovery_prompt(wildcards):
+    """The summarisation prompt, where recovery reads articles."""
+    return prompt_for(scenario_study(wildcards), scenario_study(wildcards)["recovery"]["tasks"])
+
+
+def alignment_settings(wildcards):
+    """How neurons are matched."""
+    return scenario_study(wildcards)["alignment"]
 
 
 def hub_sources():
@@ -90,12 +160,38 @@ def infos_of(tasks):
 
 def baseline_manifest(wildcards):
     """The recovered baseline of the same replicate."""
-    return target(f"variants/{BASELINE}/recovered/{wildcards.replicate}/manifest.json")
+    return manifest_of(wildcards, "recovered", BASELINE)
 
 
 def records_of(wildcards):
     """All records of one metric."""
     return [target(f"metrics/{v}/{r}/{wildcards.metric}.json") for v in VARIANTS for r in REPLICATES]
+
+
+def report_templates():
+    """The templates of the study's page."""
+    folder = ROOT / "report" / "templates"
+    return sorted(relative(p) for p in folder.glob("*.j2") if not p.name.startswith("audit"))
+
+
+def audit_records(wildcards):
+    """Every record that the audit compares, each once."""
+    return [target(f"metrics/{variant}/0/{metric}.json", owner) for owner, variant, metric in AUDIT_KEYS]
+
+
+def audit_page(wildcards):
+    """The audit's page, in a study that names another one to audit against."""
+    if not AUDIT.variants:
+        stop(
+            InputError(
+                "this study has no audit",
+                where=f"study {NAME}: audit.against",
+                got="null",
+                expected="the name of a study that holds the as-published settings",
+                remedy="name one, e.g. audit: {against: mini_published, variants: [merged_4]}, or choose study=mini",
+            )
+        )
+    return target("audit/index.html")
 
 
 def data_library(wildcards):
@@ -107,7 +203,7 @@ def data_library(wildcards):
 
 def method_of(wildcards):
     """The registry entry of a variant's method."""
-    return REGISTRY[VARIANTS[wildcards.variant]["method"]]
+    return REGISTRY[variant_options(wildcards)["method"]]
 
 
 def build_library(wildcards):
@@ -121,17 +217,20 @@ def build_library(wildcards):
 def alignment_of(wildcards):
     """The permutations, for methods that average neurons."""
     needs = "alignment" in method_of(wildcards).needs
-    return {"alignment": target("alignment/permutations.safetensors")} if needs else {}
+    if not needs:
+        return {}
+    owner = AUDIT.owner(scenario_of(wildcards), wildcards.variant, "alignment")
+    return {"alignment": target("alignment/permutations.safetensors", owner)}
 
 
 def training_data_of(wildcards):
     """The training text, for methods that train."""
-    return {"data": infos_of(STUDY["recovery"]["tasks"])} if "data" in method_of(wildcards).needs else {}
+    return {"data": recovery_data(wildcards)} if "data" in method_of(wildcards).needs else {}
 
 
 def source_files(wildcards):
     """The files of a variant that is a local checkpoint."""
-    return checkpoint_files(VARIANTS[wildcards.variant].get("source"))
+    return checkpoint_files(variant_options(wildcards).get("source"))
 
 
 def source_contents(wildcards):
@@ -143,12 +242,12 @@ def training_settings(wildcards):
     """What a method that trains needs beside its own line; nothing for the others, so that nothing else rebuilds them."""
     if "data" not in method_of(wildcards).needs:
         return {}
-    return {"prompt": prompt_for(STUDY["recovery"]["tasks"]), "seed": STUDY["seed"], "device": STUDY["device"]}
+    return {"prompt": recovery_prompt(wildcards), "seed": STUDY["seed"], "device": STUDY["device"]}
 
 
-def prompt_for(tasks):
+def prompt_for(study, tasks):
     """The summarisation prompt, where a training reads articles."""
-    return PROMPT if "summarization" in tasks else ""
+    return study["metrics"]["summarization"]["prompt"] if "summarization" in tasks else ""
 
 
 def task_spec(wildcards):
@@ -157,8 +256,8 @@ def task_spec(wildcards):
 
 
 def variant_options(wildcards):
-    """A variant's line in the study."""
-    return VARIANTS[wildcards.variant]
+    """A variant's line in the study, its protocol left out: surgery does not depend on that."""
+    return AUDIT.options(scenario_of(wildcards), wildcards.variant)
 
 
 def unfinished_figures():

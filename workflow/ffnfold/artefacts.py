@@ -12,7 +12,7 @@ class Artefact:
     Attributes:
         name: as in file names.
         metrics: whose figures it touches.
-        keys: its settings: `section.key` of a variant's protocol, `alignment.key`, or `surgery` for the variant's own line.
+        keys: its settings: `section.key` of a variant's protocol, `alignment.key`, or `surgery` for its own line.
         words: what it does, for readers of the audit.
     """
 

@@ -11,9 +11,10 @@ from ffnfold.errors import InputError
 from ffnfold.figures import bounds_by_task, draw
 from ffnfold.files import read_json, write_atomic
 from ffnfold.jobs import explained
+from ffnfold.pages import render
 from ffnfold.published import read_published
 from ffnfold.records import METRICS, read_record
-from ffnfold.report import FIGURE_TITLES, build_context, render
+from ffnfold.report import FIGURE_TITLES, build_context
 from ffnfold.summary import baseline_name
 from ffnfold.tables import build_table
 

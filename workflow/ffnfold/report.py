@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import jinja2
 import pandas as pd
 
 from ffnfold.failures import by_reason, complete_tables, failed_cells
@@ -104,24 +102,6 @@ def build_context(
         "provenance": _provenance(collect_provenance(study, records, dataset_infos, {})),
         "links": [{"name": name, "href": href} for name, href in links.items()],
     }
-
-
-def render(template_dir: str | Path, context: Mapping) -> str:
-    """Fill the template `index.html.j2`.
-
-    Raises:
-        jinja2.UndefinedError: a template asks for something the context does not hold.
-        jinja2.TemplateError: a template is missing or wrong.
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(str(template_dir)),
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("index.html.j2").render(context)
 
 
 def _comparable(study: Mapping) -> dict:

@@ -1,18 +1,22 @@
 """The audit's scenarios: a sound study with some of the published artefacts on, without doing any work twice.
 
 A scenario is a study. `published` takes every setting from the as-published study, on the sound study's base and data;
-`only_X` turns one artefact on in the sound study; `without_X` turns one off in `published`. Two scenarios whose settings up to
-some stage are the same share that stage's files: those of the first that has them, the sound study before all.
+`only_X` turns one artefact on in the sound study; `without_X` turns one off in `published`. Two scenarios whose
+settings up to some stage are the same share that stage's files: those of the first that has them, the sound study before
+all.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ffnfold.artefacts import ARTEFACTS, Artefact
-from ffnfold.protocols import SECTIONS, check_protocols, effective, method_options, study_settings
+from ffnfold.protocols import METRIC_SECTIONS, SECTIONS, check_protocols, effective, method_options
+from ffnfold.study import check_against_base, load_audited, pretrained_config, study_path
 
 SOUND = ""  # the sound study's own name among the scenarios
 PUBLISHED = "published"
@@ -39,7 +43,7 @@ class Audit:
         self._artefacts: dict[str, Artefact] = {}
         if published is None:
             return
-        self.variants = list(study["audit"]["variants"])
+        self.variants = list(dict.fromkeys([self.baseline, *study["audit"]["variants"]]))
         sound, whole = _spelt_out(study), _on_base_of(study, _spelt_out(published))
         self.studies[PUBLISHED] = whole
         for artefact in ARTEFACTS:
@@ -56,8 +60,8 @@ class Audit:
     ) -> dict[str, Any]:
         """`study` with an artefact's settings from `other`.
 
-        With `lend`, a variant for which the two do not differ takes the first audited variant's values that do: every audited
-        variant then shows what the artefact does to it.
+        With `lend`, a variant for which the two do not differ takes the first audited variant's values that do: every
+        audited variant then shows what the artefact does to it.
         """
         result = copy.deepcopy(dict(study))
         for key in artefact.keys:
@@ -66,7 +70,7 @@ class Audit:
                 result["alignment"][name] = other["alignment"][name]
                 continue
             lenders = [v for v in self.variants if _get(other, v, key) != _get(study, v, key)] if lend else []
-            for variant in [*self.variants, *([] if self.baseline in self.variants else [self.baseline])]:
+            for variant in self.variants:
                 lender = variant
                 if lend and section != "surgery" and lenders and not self._own(study, other, variant, artefact):
                     lender = lenders[0]
@@ -93,7 +97,7 @@ class Audit:
         return effective(study, variant, section)
 
     def _identity(self, scenario: str, variant: str, stage: str) -> Any:
-        """Everything of a scenario that a stage of a variant depends on; equal for two scenarios that share its files."""
+        """All of a scenario that a stage of a variant depends on; equal for two scenarios that share its files."""
         study = self.studies[scenario]
         if stage == "alignment":
             return study["alignment"]
@@ -123,19 +127,66 @@ class Audit:
         wanted = self._identity(scenario, variant, stage)
         return next(name for name in self.studies if self._identity(name, variant, stage) == wanted)
 
+    # ---------------------------------------------------------------------------------------------- what to say
+
+    def facts(self) -> dict[str, list[str]]:
+        """How the audited variants are trained and measured as published, for the words of the audit."""
+        facts: dict[str, list[str]] = {"baseline": [self.baseline]}
+
+        def having(**wanted: Any) -> list[str]:
+            read = {key: key.split("__") for key in wanted}
+            return [
+                v
+                for v in self.variants
+                if all(self.settings(PUBLISHED, v, read[k][0])[read[k][1]] == value for k, value in wanted.items())
+            ]
+
+        scored = {"perplexity__score_padding": True}
+        facts["pads_masked"] = having(recovery__labels_on_padding=False, **scored)
+        facts["pads_learnt"] = having(recovery__labels_on_padding=True, **scored)
+        facts["pooled_at_position"] = having(sentiment__pool="last_position")
+        facts["summarized_unrecovered"] = having(summarization__stage="built")
+        return facts
+
+    def differences(self) -> dict[str, dict[str, str]]:
+        """Artefact → setting → its values, sound and as published; variants with a value of their own are named."""
+        sound, published = (self.studies[name] for name in (SOUND, PUBLISHED)) if self.variants else ({}, {})
+        return {a.name: {key: self._difference(sound, published, key) for key in a.keys} for a in ARTEFACTS if sound}
+
+    def _difference(self, sound: Mapping[str, Any], published: Mapping[str, Any], key: str) -> str:
+        section, _, name = key.partition(".")
+        if section == "alignment":
+            return f"{_said(sound['alignment'][name])} → {_said(published['alignment'][name])}"
+        if section == "surgery":
+            lines = {v: [method_options(s["variants"][v]) for s in (sound, published)] for v in self.variants}
+            changed = [
+                f"{v}: {option} {_said(before.get(option))} → {_said(after[option])}"
+                for v, (before, after) in lines.items()
+                for option in after
+                if before.get(option) != after[option]
+            ]
+            return "; ".join(changed) or "the same"
+        values: dict[tuple[str, str], list[str]] = {}
+        for variant in self.variants:
+            pair = tuple(_said(self.settings(s, variant, section)[name]) for s in (SOUND, PUBLISHED))
+            values.setdefault(pair, []).append(variant)
+        common = max(values, key=lambda pair: len(values[pair]))
+        others = [f"{', '.join(v)}: {a} → {b}" for (a, b), v in values.items() if (a, b) != common]
+        return "; ".join([f"{common[0]} → {common[1]}", *others])
+
     # ---------------------------------------------------------------------------------------------- what to run
 
     def cells(self) -> list[dict[str, Any]]:
         """What the audit compares: for each metric and variant the scenarios, with whose record each reads.
 
         Returns:
-            Mappings metric, variant, scenario, artefact (None for sound and published), owner. A scenario that changes nothing
-            for a variant is left out.
+            Mappings metric, variant, scenario, artefact (None for sound and published), owner. A scenario that changes
+            nothing for a variant is left out.
         """
         if not self.variants:
             return []
         cells = []
-        for metric in ("perplexity", "latency", "sentiment", "summarization"):
+        for metric in METRIC_SECTIONS:
             for variant in self.variants:
                 for scenario in self.studies:
                     artefact = self._artefacts.get(scenario)
@@ -155,6 +206,34 @@ class Audit:
                         }
                     )
         return cells
+
+
+def _said(value: Any) -> str:
+    """A setting's value as YAML writes it, on one line."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def load_audit(
+    study: Mapping[str, Any], settings: Mapping[str, Any], studies: Path, needs: Mapping[str, Sequence[str]]
+) -> Audit:
+    """The audit of a study, which has no scenarios where the study names no other to audit against.
+
+    Args:
+        study: the sound study, validated.
+        settings: of config.yaml and the command line, which name its file.
+        studies: folder of the named studies.
+        needs: as of `Audit`.
+
+    Raises:
+        InputError: the as-published study is missing or wrong, or a scenario does not fit the base.
+    """
+    path = study_path(settings["study"], studies)
+    audit = Audit(study, load_audited(study, path, studies), needs)
+    if study["base"]["source"] is None:
+        for name, scenario in audit.studies.items():
+            if name != SOUND:
+                check_against_base(scenario, pretrained_config(study), f"{path}: audit scenario {name}")
+    return audit
 
 
 def _spelt_out(study: Mapping[str, Any]) -> dict[str, Any]:

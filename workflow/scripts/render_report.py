@@ -6,10 +6,11 @@ def main(job):
     from pathlib import Path
 
     from ffnfold.files import read_json, write_atomic, write_json
+    from ffnfold.pages import render
     from ffnfold.provenance import collect_provenance
     from ffnfold.published import read_published
     from ffnfold.records import read_record
-    from ffnfold.report import build_context, render
+    from ffnfold.report import build_context
     from ffnfold.tables import read_table
 
     study, here = dict(job.params.study), Path(job.output.report).parent

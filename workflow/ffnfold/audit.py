@@ -1,0 +1,261 @@
+"""What each published artefact does to the audited figures: one long table, and four effects in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from ffnfold.errors import InputError
+from ffnfold.formatting import decimals, number, variants, with_unit, words
+
+#: The figures that are audited, and whether a change of them is a ratio or a difference.
+FIGURES = {
+    "perplexity": {"token_perplexity": "ratio"},
+    "latency": {"latency_ms_median": "ratio"},
+    "sentiment": {"accuracy": "difference"},
+    "summarization": {"rougeL": "difference", "rouge1": "difference", "rouge2": "difference"},
+}
+HEADLINES = {metric: next(iter(names)) for metric, names in FIGURES.items()}
+COLUMNS = (
+    *("metric", "value_name", "variant", "step", "artefact", "value", "ci_low", "ci_high", "unit", "n"),
+    *("scale", "change", "change_low", "change_high", "generated_tokens"),
+)
+
+
+def change(before: Mapping[str, float], after: Mapping[str, float], scale: str) -> tuple[float, float, float]:
+    """How a figure changes, with a 95% interval made of the two figures' own intervals.
+
+    Args:
+        before, after: figures with `value`, `ci_low`, `ci_high`, in one unit.
+        scale: `ratio` (after / before, all above 0) or `difference` (after - before).
+
+    Returns:
+        Change, low, high. The two are taken as independent; where both come from the same items, which vary together,
+        the interval is too wide, never too narrow.
+
+    Source: Zou and Donner 2008 (doi 10.1002/sim.3095), the method of variance estimates recovery.
+    """
+    keys = ("value", "ci_low", "ci_high")
+    first, second = ([math.log(f[k]) if scale == "ratio" else f[k] for k in keys] for f in (before, after))
+    centre = second[0] - first[0]
+    low = centre - math.hypot(second[0] - second[1], first[2] - first[0])
+    high = centre + math.hypot(second[2] - second[0], first[0] - first[1])
+    return tuple(math.exp(x) for x in (centre, low, high)) if scale == "ratio" else (centre, low, high)
+
+
+def effects_table(
+    cells: Sequence[Mapping[str, str | None]], records: Mapping[tuple[str, str, str], Mapping]
+) -> pd.DataFrame:
+    """Every audited figure, and how it differs from where it starts.
+
+    Args:
+        cells: of `scenarios.Audit.cells`.
+        records: (owner, variant, metric) → metric record.
+
+    Returns:
+        One row for each cell and figure, columns `COLUMNS`. `step` is sound, published, only (the sound run with one
+        artefact) or without (the as-published run less one). The change of `only` and of `published` is from the sound
+        figure, that of `without` from the as-published one; a sound figure has none.
+
+    Raises:
+        InputError: a record lacks a figure, or holds one that no ratio can be made of.
+    """
+    rows = []
+    starts = {(c["metric"], c["variant"], c["scenario"]): c for c in cells if c["artefact"] is None}
+    for cell in cells:
+        metric, variant, scenario = cell["metric"], cell["variant"], cell["scenario"]
+        step = scenario if cell["artefact"] is None else scenario.partition("_")[0]
+        values = _values(records, cell)
+        start = {"sound": None, "without": "published"}.get(step, "sound")
+        base = start and _values(records, starts[metric, variant, start])
+        for name, scale in FIGURES[metric].items():
+            figure = values[name]
+            changed = (math.nan,) * 3 if base is None else change(base[name], figure, scale)
+            rows.append(
+                {
+                    **{"metric": metric, "value_name": name, "variant": variant, "step": step},
+                    "artefact": cell["artefact"] or "",
+                    **{key: figure[key] for key in ("value", "ci_low", "ci_high", "unit", "n")},
+                    "scale": scale,
+                    **dict(zip(("change", "change_low", "change_high"), changed, strict=True)),
+                    "generated_tokens": values.get("generated_tokens", {}).get("value", math.nan),
+                }
+            )
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _values(records: Mapping[tuple[str, str, str], Mapping], cell: Mapping) -> Mapping[str, Mapping]:
+    values = records[cell["owner"], cell["variant"], cell["metric"]]["values"]
+    for name, scale in FIGURES[cell["metric"]].items():
+        if name not in values or (scale == "ratio" and values[name]["ci_low"] <= 0):
+            raise InputError(
+                "a record cannot be audited",
+                where=f"scenario {cell['scenario']}, variant {cell['variant']}, metric {cell['metric']}",
+                got=f"{name}: {values.get(name)}",
+                expected="a figure above 0",
+                remedy="delete the record and run the audit again",
+            )
+    return values
+
+
+def findings(
+    table: pd.DataFrame, facts: Mapping[str, Sequence[str]], flops: Mapping[str, float], before_recovery: Mapping
+) -> list[dict[str, object]]:
+    """The four effects that the published figures suffer from, as this study shows them.
+
+    Args:
+        table: of `effects_table`.
+        facts: of `scenarios.Audit.facts`.
+        flops: variant → operations a token.
+        before_recovery: variant → token perplexity right after surgery, in the sound protocol.
+
+    Returns:
+        Each with `title`, `text`, and `shown`: whether the effect is there. Plain text, not yet escaped.
+    """
+    at = table.set_index(["value_name", "step", "artefact", "variant"]).sort_index()
+    return [
+        _pads(at, facts),
+        _stopping(at, flops),
+        _own_words(at, facts, before_recovery),
+        _pooling(at, facts),
+    ]
+
+
+def _at(at: pd.DataFrame, name: str, step: str, artefact: str, variant: str) -> pd.Series:
+    """A figure at a step; where the artefact does not touch the variant, that of the step's start."""
+    key = (name, step, artefact, variant)
+    if key not in at.index:
+        key = (name, "published" if step == "without" else "sound", "", variant)
+    return at.loc[key]
+
+
+def _pads(at: pd.DataFrame, facts: Mapping[str, Sequence[str]]) -> dict[str, object]:
+    title = "A model that never learnt to emit pads, charged for them"
+    masked, learnt = facts["pads_masked"], facts["pads_learnt"]
+    if not masked or not learnt:
+        return _absent(title, "no audited variant was trained with its pads masked and scored with them")
+
+    def times(step: str, artefact: str) -> tuple[pd.Series, float, float]:
+        figure = _at(at, "token_perplexity", step, artefact, masked[0])
+        others = [_at(at, "token_perplexity", step, artefact, v) for v in learnt]
+        ratios = [change(other, figure, "ratio") for other in others]
+        closest = min(ratios, key=lambda r: r[0])
+        return figure, closest[0], closest[1]
+
+    with_pads, ratio, low = times("published", "")
+    without, plain, _ = times("without", "score_padding")
+    text = (
+        f"As published, {masked[0]} was trained with its pads masked out of the loss and then scored with them: token "
+        f"perplexity {_shown(with_pads)}, at least {_times(ratio)} that of {variants(list(learnt))}, which had "
+        f"learnt to emit pads (the closest of them: {_times(ratio)}, 95% interval from {_times(low)}). With the pads left "
+        f"out of the score and nothing else changed it is {_shown(without)}, {_times(plain)} the closest of the others."
+    )
+    return {"title": title, "text": text, "shown": bool(low >= 100 and plain < ratio / 10)}
+
+
+def _stopping(at: pd.DataFrame, flops: Mapping[str, float]) -> dict[str, object]:
+    title = "An order of speed that is an order of silence"
+    names = list(dict.fromkeys(at.loc[("latency_ms_median", "published")].index.get_level_values("variant")))
+
+    def reversed_pairs(step: str, artefact: str) -> list[str]:
+        found = []
+        for one, other in combinations(names, 2):
+            if flops[one] == flops[other]:
+                continue
+            small, large = (one, other) if flops[one] < flops[other] else (other, one)
+            a, b = (_at(at, "latency_ms_median", step, artefact, v) for v in (small, large))
+            if a["ci_low"] > b["ci_high"]:
+                found.append(f"{small} slower than {large}")
+        return found
+
+    def listed(step: str, artefact: str) -> str:
+        rows = sorted((_at(at, "latency_ms_median", step, artefact, v)["value"], v) for v in names)
+        tokens = {v: _at(at, "latency_ms_median", step, artefact, v)["generated_tokens"] for v in names}
+        return ", ".join(f"{v} {number(ms, 1)} ms ({tokens[v]:.0f} tokens)" for ms, v in rows)
+
+    stopped, fixed = reversed_pairs("published", ""), reversed_pairs("without", "stop_at_end_of_text")
+    text = (
+        f"With generation ended by the end-of-text token, from fast to slow: {listed('published', '')}. "
+        + (f"Beyond their intervals, models with less to compute are slower: {words(stopped)}. " if stopped else "")
+        + f"At a fixed length: {listed('without', 'stop_at_end_of_text')}; "
+        + (f"still reversed: {words(fixed)}." if fixed else "no smaller model is slower than a larger one.")
+    )
+    return {"title": title, "text": text, "shown": bool(stopped) and not fixed}
+
+
+def _own_words(
+    at: pd.DataFrame, facts: Mapping[str, Sequence[str]], before_recovery: Mapping[str, float]
+) -> dict[str, object]:
+    title = "A broken model with most of the full model's ROUGE"
+    broken = [v for v in facts["summarized_unrecovered"] if v != facts["baseline"][0]]
+    if not broken:
+        return _absent(title, "no audited variant is summarised before recovery")
+    worst, baseline = max(broken, key=lambda v: before_recovery[v]), facts["baseline"][0]
+
+    def share(name: str, step: str, artefact: str) -> float:
+        return _at(at, name, step, artefact, worst)["value"] / _at(at, name, step, artefact, baseline)["value"]
+
+    with_words = {name: share(name, "published", "") for name in FIGURES["summarization"]}
+    alone = {name: share(name, "without", "include_prompt") for name in FIGURES["summarization"]}
+
+    def both(step: str, artefact: str) -> str:
+        mine, whole = (_shown(_at(at, "rougeL", step, artefact, v)) for v in (worst, baseline))
+        return f"ROUGE-L {mine} and {whole}"
+
+    def shares(found: Mapping[str, float]) -> str:
+        labels = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+        return words([f"{100 * found[name]:.0f}% of its {labels[name]}" for name in ("rouge1", "rouge2", "rougeL")])
+
+    text = (
+        f"Right after surgery, {worst} has a token perplexity of {number(before_recovery[worst], 0)}. With the "
+        f"article's own first words scored as part of the summary it reaches, against {baseline}, {shares(with_words)} "
+        f"({both('published', '')}). Where only what the model adds is scored, {shares(alone)} "
+        f"({both('without', 'include_prompt')})."
+    )
+    shown = before_recovery[worst] >= 1000 and with_words["rougeL"] > 0.5 and alone["rougeL"] < with_words["rougeL"] / 2
+    return {"title": title, "text": text, "shown": bool(shown)}
+
+
+def _pooling(at: pd.DataFrame, facts: Mapping[str, Sequence[str]]) -> dict[str, object]:
+    title = "Accuracy read off a pad"
+    key = ("accuracy", "only", "pool_last_position")
+    if key not in at.index:
+        return _absent(title, "no audited variant is read at the last position")
+    moved = at.loc[key]
+    parts = [
+        f"{variant} {_points(row['change'])} ({number(row['change_low'], 1)} to {number(row['change_high'], 1)})"
+        for variant, row in moved.iterrows()
+    ]
+    beyond = [v for v, row in moved.iterrows() if row["change_low"] > 0 or row["change_high"] < 0]
+    mean, high = moved["change"].mean(), np.abs(moved["change"]).max()
+    text = (
+        f"Reading the classifier at the last position of the padded row, in place of the review's last token, in "
+        f"training and in testing, shifts the accuracy by {', '.join(parts)}; {_points(mean)} on average, "
+        f"{number(high, 1)} points at most. "
+        + (f"Beyond the interval: {variants(beyond)}." if beyond else "No single shift lies beyond its interval.")
+    )
+    if facts["pooled_at_position"]:
+        text += f" The published study read {variants(list(facts['pooled_at_position']))} so, the others at a token."
+    return {"title": title, "text": text, "shown": bool(beyond)}
+
+
+def _absent(title: str, why: str) -> dict[str, object]:
+    return {"title": title, "text": f"Not to be seen here: {why}.", "shown": False}
+
+
+def _shown(row: Mapping) -> str:
+    places = decimals(row["value"], row["ci_low"], row["ci_high"])
+    main = with_unit(number(row["value"], places), row["unit"])
+    return f"{main} [{number(row['ci_low'], places)}, {number(row['ci_high'], places)}]"
+
+
+def _times(ratio: float) -> str:
+    return f"{number(ratio, 0 if ratio >= 100 else 2)} times"
+
+
+def _points(difference: float) -> str:
+    return f"{'+' if difference > 0 else ''}{number(difference, 1)} points"
