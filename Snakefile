@@ -18,6 +18,7 @@ include: "rules/alignment.smk"
 include: "rules/variants.smk"
 include: "rules/recovery.smk"
 include: "rules/metrics.smk"
+include: "rules/floors.smk"
 include: "rules/report.smk"
 include: "rules/audit.smk"
 

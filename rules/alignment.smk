@@ -6,6 +6,7 @@ rule align_layers:
     input:
         base="results/{study}/base/manifest.json",
         data="results/{study}/data/language_modeling/dataset_info.json",
+        gates=gates_file(),
         script=script_of("align_layers"),
         library=library_of("align_layers"),
     output:

@@ -61,3 +61,32 @@ else:
         threads: 1
         script:
             "../workflow/scripts/fetch_base.py"
+
+
+rule measure_gates:
+    """Check the dense base against the values that it is known to have, before anything is made of it."""
+    input:
+        base="results/{study}/base/manifest.json",
+        data="results/{study}/data/language_modeling/dataset_info.json",
+        script=script_of("measure_gates"),
+        library=library_of("measure_gates"),
+    output:
+        gates="results/{study}/gates.json",
+    params:
+        known=known_values(STUDY),
+        enforce=STUDY["gates"]["enforce"],
+        batch_size=STUDY["metrics"]["perplexity"]["batch_size"],
+        statistics=STUDY["statistics"],
+        seed=STUDY["seed"],
+        device=STUDY["device"],
+    log:
+        "results/{study}/logs/measure_gates/gates.log",
+    benchmark:
+        "results/{study}/benchmarks/measure_gates/gates.tsv"
+    conda:
+        "../envs/ffnfold.yaml"
+    threads: 2
+    resources:
+        gpu=wants_gpu,
+    script:
+        "../workflow/scripts/measure_gates.py"

@@ -19,6 +19,8 @@ from ffnfold.dependencies import library_files
 from ffnfold.device import resolve_device
 from ffnfold.errors import InputError
 from ffnfold.files import TOKENIZER_FILES, cached_sha256, inspect_local, load_config, tokenizer_length
+from ffnfold.floors import FLOORS
+from ffnfold.gates import console, known_values
 from ffnfold.gpus import usable_gpus
 from ffnfold.hub import check_hub_reachable, is_hub_id
 from ffnfold.jobs import failure_reason

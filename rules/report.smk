@@ -2,9 +2,10 @@
 
 
 rule tabulate:
-    """One table of a metric: our figures with their intervals, the published ones beside them."""
+    """One table of a metric: our figures with their intervals, the published ones and what needs no model beside them."""
     input:
         records=records_of,
+        floors=table_floors,
         published=PUBLISHED,
         script=script_of("tabulate"),
         library=library_of("tabulate"),
@@ -15,6 +16,7 @@ rule tabulate:
             category="Tables",
             labels={"metric": "{metric}"},
         ),
+        replicates="results/{study}/tables/replicates/{metric}.csv",
     params:
         variants=VARIANT_ROWS,
     log:
@@ -26,6 +28,38 @@ rule tabulate:
     threads: 1
     script:
         "../workflow/scripts/tabulate.py"
+
+
+rule compare_variants:
+    """Every variant against the baseline and the best floor, item by item; the published claims as such comparisons."""
+    input:
+        records=all_records,
+        floors=[record for metric in METRICS for record in floors_of(metric)],
+        claims=CLAIMS,
+        script=script_of("compare_variants"),
+        library=library_of("compare_variants"),
+    output:
+        table=report(
+            "results/{study}/tables/comparisons.csv",
+            caption="../report/captions/comparisons.rst",
+            category="Tables",
+            labels={"metric": "comparisons"},
+        ),
+        claims="results/{study}/tables/claims.json",
+    params:
+        variants=VARIANT_ROWS,
+        statistics=STUDY["statistics"],
+        seed=STUDY["seed"],
+        comparable=STUDY["comparable"],
+    log:
+        "results/{study}/logs/compare_variants/comparisons.log",
+    benchmark:
+        "results/{study}/benchmarks/compare_variants/comparisons.tsv"
+    conda:
+        "../envs/ffnfold.yaml"
+    threads: 1
+    script:
+        "../workflow/scripts/compare_variants.py"
 
 
 rule plot_figure:
@@ -58,7 +92,11 @@ rule render_report:
     input:
         tables=expand("results/{{study}}/tables/{metric}.csv", metric=METRICS),
         figures=expand("results/{{study}}/figures/{figure}.svg", figure=FIGURES),
-        records=[target(f"metrics/{v}/{r}/{m}.json") for m in METRICS for v in VARIANTS for r in REPLICATES],
+        comparisons="results/{study}/tables/comparisons.csv",
+        claims="results/{study}/tables/claims.json",
+        gates=gates_file(),
+        records=all_records,
+        floors=[record for metric in METRICS for record in floors_of(metric)],
         published=PUBLISHED,
         dataset_infos=infos_of(TASKS),
         templates=report_templates(),
@@ -79,6 +117,7 @@ rule render_report:
         ),
     params:
         study=STUDY_FACTS,
+        audit=AUDIT_LINK,
     log:
         "results/{study}/logs/render_report/report.log",
     benchmark:

@@ -12,6 +12,12 @@ AUDIT_KEYS = [list(key) for key in dict.fromkeys((c["owner"], c["variant"], c["m
 STUDY_FACTS = {key: STUDY[key] for key in ("name", "description", "comparable", "seed", "replicates")}
 VARIANT_ROWS = [{"name": name, "method": options["method"]} for name, options in VARIANTS.items()]
 PUBLISHED = relative(ROOT / "config" / "published.csv")
+CLAIMS = relative(ROOT / "config" / "claims.yaml")
+AUDIT_LINK = (
+    {"command": f"snakemake --cores 4 audit --config study={config['study']}", "href": "../audit/index.html"}
+    if AUDIT.variants
+    else {}
+)
 # Only where jobs run here, which is where Snakemake was given no number of cluster jobs.
 HERE = workflow.is_main_process and workflow.resource_settings.nodes is None
 LOCAL_GPUS = len(usable_gpus()) if STUDY["device"] != "cpu" and HERE else 0
@@ -26,6 +32,7 @@ wildcard_constraints:
     replicate="|".join(REPLICATES),
     task="|".join(TASKS),
     figure="|".join(FIGURES),
+    floor="|".join(FLOORS),
     scenario="|".join(name for name in AUDIT.studies if name != SOUND) or "(?!)",
 
 
@@ -163,9 +170,46 @@ def baseline_manifest(wildcards):
     return manifest_of(wildcards, "recovered", BASELINE)
 
 
+def all_records(wildcards):
+    """Every record of every variant."""
+    return [target(f"metrics/{v}/{r}/{m}.json") for m in METRICS for v in VARIANTS for r in REPLICATES]
+
+
 def records_of(wildcards):
     """All records of one metric."""
     return [target(f"metrics/{v}/{r}/{wildcards.metric}.json") for v in VARIANTS for r in REPLICATES]
+
+
+def floor_settings(wildcards):
+    """The settings of the metric that a floor belongs to: the study's own, as for every variant without a protocol."""
+    return STUDY["metrics"][FLOORS[wildcards.floor].metric]
+
+
+def floor_data(wildcards):
+    """The data of that metric's task."""
+    (info,) = infos_of([TASK_OF_METRIC[FLOORS[wildcards.floor].metric]])
+    return info
+
+
+def floor_library(wildcards):
+    """The script's modules and the floor's own, so that another floor's change reruns nothing."""
+    others = {f"floors/{floor.module}.py" for floor in FLOORS.values()} - {f"floors/{FLOORS[wildcards.floor].module}.py"}
+    return library_of("measure_floor", f"floors/{FLOORS[wildcards.floor].module}.py", without=tuple(sorted(others)))
+
+
+def floors_of(metric):
+    """The records of a metric's floors."""
+    return [target(f"floors/{name}.json") for name, floor in FLOORS.items() if floor.metric == metric]
+
+
+def table_floors(wildcards):
+    """The records of the floors in a metric's table."""
+    return floors_of(wildcards.metric)
+
+
+def gates_file():
+    """What the check of the base against known values found; [] where the study has none."""
+    return [target("gates.json")] if STUDY["gates"]["known"] else []
 
 
 def report_templates():
@@ -273,6 +317,12 @@ def unfinished_figures():
     return cells
 
 
+def say_gates():
+    """Put what the base's check found on the console, a failed one in red."""
+    if gates_file() and Path(target("gates.json")).is_file():
+        print(console(json.loads(Path(target("gates.json")).read_text(encoding="utf-8")), sys.stderr), file=sys.stderr)
+
+
 checked(preflight)
 
 
@@ -295,11 +345,13 @@ onstart:
 onsuccess:
     runlock.end()
     runmetadata.keep()
+    say_gates()
 
 
 onerror:
     runlock.end()
     runmetadata.keep()
+    say_gates()
     # Jobs have failed; what the others have made is shown all the same, where the page was asked for. A process of its own
     # does it: it draws.
     facts = {

@@ -61,16 +61,15 @@ def _values(metric, figures, variant):
         return {
             "latency_ms_median": value(latency, "ms", 0.02 * latency, 30, "order statistics"),
             "latency_ms_p90": value(1.08 * latency, "ms", 0.05 * latency, 30, "order statistics"),
+            "latency_ms_memory_bound": value(stored / 1e6, "ms", 0.01, 30, "fastest reading"),
+            "generated_tokens": value(32, "tokens", n=30),
             "speedup": value(ratio, "x", half, 30, "paired bootstrap"),
             "generated_tokens_per_s": value(32_000 / latency, "tokens/s", 12.5, 30, "bootstrap"),
         }
     if metric == "sentiment":
         return {"accuracy": value(accuracy, "%", 1.4, 2000, "Wilson")}
-    values = {}
-    for prefix, centre in (("", rouge), ("lead3_", 0.435)):
-        for name, share in (("rouge1", 1.2), ("rouge2", 0.6), ("rougeL", 1.0), ("rougeLsum", 1.1)):
-            values[f"{prefix}{name}"] = value(round(share * centre, 6), "F1", 0.012, 200, "bootstrap")
-    return values
+    shares = {"rouge1": 1.2, "rouge2": 0.6, "rougeL": 1.0, "rougeLsum": 1.1}
+    return {name: value(round(share * rouge, 6), "F1", 0.012, 200, "bootstrap") for name, share in shares.items()}
 
 
 PROTOCOLS = {
@@ -105,6 +104,87 @@ def record(metric, variant, replicate=0, figures=None):
         "duration_s": 4.25,
         "items": None if metric == "parameters" else f"{metric}.parquet",
     }
+
+
+#: What needs no model: metric, token perplexity or accuracy or ROUGE-L.
+FLOORS = {
+    "unigram": ("perplexity", 61.0),
+    "trigram": ("perplexity", 4.4),
+    "majority": ("sentiment", 50.0),
+    "tfidf": ("sentiment", 78.5),
+    "prompt": ("summarization", 0.31),
+    "lead3": ("summarization", 0.435),
+}
+
+
+def floor_records(metric):
+    """Records of what needs no language model."""
+    found = []
+    for name, (of_metric, figure) in FLOORS.items():
+        if of_metric == metric:
+            made = record(metric, name, 0, (1, figure, figure, 1.0, figure, figure))
+            values = {key: v for key, v in made["values"].items() if not key.endswith("_before_recovery")}
+            found.append({**made, "values": values, "checkpoint": None})
+    return found
+
+
+def tables(variants=VARIANTS, replicates=(0,), made=None, published=None):
+    """Every metric's table, floors and all; `published` defaults to the file of published figures."""
+    from pathlib import Path
+
+    from ffnfold.published import read_published
+    from ffnfold.tables import METRICS, build_table
+
+    if published is None:
+        published = read_published(Path(__file__).parents[2] / "config" / "published.csv")
+    made = records(variants, replicates) if made is None else made
+    return {metric: build_table(metric, made, published, variants, floors=floor_records(metric)) for metric in METRICS}
+
+
+def comparisons(variants=VARIANTS):
+    """A table of comparisons as the made-up figures would give it: better or worse by the first digits."""
+    import pandas as pd
+    from ffnfold.comparisons import COLUMNS, HEADLINES
+
+    place = {"perplexity": 2, "latency": 3, "sentiment": 4, "summarization": 5}
+    best = {"perplexity": "trigram", "sentiment": "tfidf", "summarization": "lead3"}
+    rows = []
+    for metric, name in HEADLINES.items():
+        less = metric in ("perplexity", "latency")
+        for against in ("baseline", "floor"):
+            if against == "floor" and metric not in best:
+                continue
+            reference = "gpt2" if against == "baseline" else best[metric]
+            other = FIGURES["gpt2"][place[metric]] if against == "baseline" else FLOORS[reference][1]
+            for variant in [v["name"] for v in variants if v["name"] != reference and v["name"] in FIGURES]:
+                ratio = FIGURES[variant][place[metric]] / other
+                estimate = ratio if less else FIGURES[variant][place[metric]] - other
+                gain = (1 - ratio) if less else ratio - 1
+                clear = abs(gain) > 0.02
+                if against == "baseline":
+                    verdict = "better than the baseline" if gain > 0 else "worse than the baseline"
+                    verdict = verdict if clear else "indistinguishable from the baseline"
+                else:
+                    verdict = "beats the floor" if clear and gain > 0 else "does not beat the floor"
+                numbers = [estimate, estimate - 0.01, estimate + 0.01]
+                scale, unit = ("ratio", "x") if less else ("difference", "points" if metric == "sentiment" else "F1")
+                p_values = (0.001, 0.01) if clear else (0.5, 1.0)
+                place_of = (metric, name, variant, reference, against, scale)
+                rows.append([*place_of, *numbers, unit, 214, 1, "made up", *p_values, verdict])
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+CLAIMS = [
+    {
+        "id": "merged_keeps_parameters",
+        "claim": "merged_n keeps all parameters.",
+        "published": "124M for gpt2 and merged_n.",
+        "reading": "Exactly as many stored parameters.",
+        "verdict": "confirmed",
+        "reason": "all 5 tests support it",
+        "evidence": ["merged_2 / gpt2, stored parameters: 1×; exactly 1: supports."],
+    }
+]
 
 
 def hash_of(*parts):

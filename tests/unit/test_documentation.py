@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ffnfold import documentation
-from ffnfold.study import load_schema, read_yaml, validate_study
+from ffnfold.study import load_schema, read_study, read_yaml, validate_study
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = load_schema("study")
@@ -68,7 +68,7 @@ def test_types_and_defaults_in_words():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config" / "studies").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_study_validates(path):
-    validate_study(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    validate_study(read_study(path, path.parent), str(path))
 
 
 def test_conda_environment_pins_the_tested_versions():

@@ -8,20 +8,20 @@ import pytest
 import record_factory as factory
 from ffnfold.figures import FIGURES, LABEL_PX, _spread, bounds_by_task, draw, token_perplexity_floor
 from ffnfold.published import read_published
-from ffnfold.tables import METRICS, build_table
+from ffnfold.tables import METRICS
 
 PUBLISHED = read_published(Path(__file__).parents[2] / "config" / "published.csv")
 BOUNDS = bounds_by_task(factory.dataset_infos())
 
 
 def tables(variants=factory.VARIANTS, replicates=(0,), figures=factory.FIGURES):
-    records = [
+    made = [
         factory.record(metric, variant["name"], replicate, figures[variant["name"]])
         for metric in METRICS
         for variant in variants
         for replicate in replicates
     ]
-    return {metric: build_table(metric, records, PUBLISHED, variants) for metric in METRICS}
+    return factory.tables(variants, made=made)
 
 
 def words(svg):
@@ -59,7 +59,9 @@ def test_lines_to_compare_with():
     sentiment = words(draw("sentiment", tables(), BOUNDS))
     assert "ceiling 95.0" in sentiment and sentiment.count("baseline") == 2  # the legend's and the line's
     assert "ceiling 95.0" not in words(draw("sentiment", tables(), {}))
-    assert "lead-3" in words(draw("summarization", tables(), {}))
+    assert "first three sentences" in words(draw("summarization", tables(), {}))
+    assert "bag of words and pairs" in sentiment
+    assert "Kneser-Ney trigram" in words(draw("perplexity_vs_parameters", tables(), BOUNDS))
 
 
 def test_the_floor_is_the_entropy_in_the_units_of_token_perplexity():

@@ -13,11 +13,12 @@ import pytest
 import record_factory as factory
 from ffnfold.figures import FIGURES
 from ffnfold.formatting import duration, figure, interval, number, published, variants
+from ffnfold.pages import render
 from ffnfold.provenance import collect_provenance
 from ffnfold.published import read_published
-from ffnfold.report import FIGURE_TITLES, build_context, render
+from ffnfold.report import FIGURE_TITLES, build_context
 from ffnfold.summary import findings
-from ffnfold.tables import METRICS, build_table
+from ffnfold.tables import METRICS
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "report" / "templates"
@@ -26,16 +27,17 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"></svg>'
 LINKS = {f"{metric}.csv": f"../tables/{metric}.csv" for metric in METRICS} | {"provenance.json": "../provenance.json"}
 
 
-def context(rows=factory.VARIANTS, records=None, infos=None, study=None, replicates=(0,)):
+def context(rows=factory.VARIANTS, records=None, infos=None, study=None, replicates=(0,), **extra):
     records = records or factory.records(rows, replicates)
     return build_context(
         study=study or factory.study(),
         records=records,
-        tables={metric: build_table(metric, records, PUBLISHED, rows) for metric in METRICS},
+        tables=factory.tables(rows, made=records),
         figures=dict.fromkeys(FIGURES, SVG),
         published_figures=PUBLISHED,
         dataset_infos=factory.dataset_infos() if infos is None else infos,
         links=LINKS,
+        **{"comparisons": factory.comparisons(rows), "claims": factory.CLAIMS, **extra},
     )
 
 
@@ -103,7 +105,11 @@ def test_every_table_holds_every_variant_and_no_empty_cell(page):
     rows = {row[0].strip(): [" ".join(cell.split()) for cell in row] for row in tables[1]}
     assert rows["gpt2"][2:4] == ["3.165[3.127, 3.203]", "12.22"]
     assert rows["merged_2"][3] == "not published"
-    assert "lead-3" in {row[0].strip() for row in tables[4]}
+    # The last two columns: against the baseline, and against the best floor.
+    assert rows["compressed_10"][-2:] == ["worse× 1.482 [1.472, 1.492]", "does not beat it× 1.066 [1.056, 1.076]"]
+    assert rows["merged_2"][-2] == "indistinguishable× 1.005 [0.995, 1.015]" and rows["gpt2"][-2] == "–"
+    assert "first three sentences" in {row[0].strip() for row in tables[4]}
+    assert rows["Kneser-Ney trigram"][1] == "no model" and "not measured" in rows["Kneser-Ney trigram"]
 
 
 def test_a_variant_the_published_study_lacks_says_so():
@@ -152,6 +158,40 @@ def test_the_page_says_whether_it_can_be_compared(page):
     assert "Not comparable" not in render(TEMPLATES, context(study=factory.study(comparable=True)))
 
 
+GATE = {
+    "name": "non_overlapping",
+    "figure": "token_perplexity",
+    "expected": 29.94,
+    "tolerance": 0.01,
+    "found": 31.2,
+    "ci": [30.9, 31.5],
+    "n": 300,
+    "deviation": 0.042,
+    "passed": False,
+    "source": "a page",
+}
+
+
+def test_a_failed_gate_is_a_red_line_at_the_top_with_both_figures():
+    page = render(TEMPLATES, context(gates=[GATE, {**GATE, "name": "fine", "found": 29.95, "passed": True}]))
+    top = page[: page.index('<nav aria-label="Contents">')]
+    assert top.count("does not reproduce a known value") == 1 and top.count('class="notice failed"') == 1
+    assert "31.2" in top and "29.94" in top and "no known values" not in page
+    assert "no known values" in render(TEMPLATES, context())
+
+
+def test_claims_stand_with_their_verdict_and_evidence():
+    evil = {**factory.CLAIMS[0], "claim": "<b>x</b>"}
+    page = render(TEMPLATES, context(claims=[evil]))
+    assert "confirmed" in page and "exactly 1: supports" in page and "<b>x" not in page
+    assert 'id="claims"' not in render(TEMPLATES, context(claims=[]))
+
+
+def test_the_audit_is_named_where_there_is_one():
+    page = render(TEMPLATES, context(audit={"command": "snakemake audit", "href": "../audit/index.html"}))
+    assert 'href="../audit/index.html"' in page and "../audit" not in render(TEMPLATES, context())
+
+
 def test_two_renderings_are_the_same(page):
     assert render(TEMPLATES, context()) == page
 
@@ -161,21 +201,25 @@ def test_a_study_without_bounds_baseline_or_with_replicates_renders():
     for info in infos:
         info["bounds"] = {}
     rows = [row for row in factory.VARIANTS if row["method"] != "baseline"]
-    assert "ROUGE-L of lead-3" in render(TEMPLATES, context(rows, infos=infos))
-    assert "Replicate" in render(TEMPLATES, context(replicates=(0, 1)))
+    assert "None is known" in render(TEMPLATES, context(rows, infos=infos, comparisons=None))
+    assert "2 replicates each" in render(TEMPLATES, context(replicates=(0, 1)))
     assert render(TEMPLATES, context(factory.VARIANTS[:1]))
 
 
 def test_findings_follow_from_the_tables():
-    tables = {metric: build_table(metric, factory.records(), PUBLISHED, factory.VARIANTS) for metric in METRICS}
-    found = {item["lead"]: item["text"].replace("\u00a0", " ") for item in findings(tables)}
-    assert found["Token perplexity"].startswith("merged_2/4 lie within gpt2's 95% interval, 3.127 to 3.203 (n = 214).")
+    tables, compared = factory.tables(), factory.comparisons()
+    found = {item["lead"]: item["text"].replace("\u00a0", " ") for item in findings(tables, compared)}
+    assert found["Token perplexity"].startswith("Indistinguishable from gpt2: pruned_104M and merged_2/4/6/8/10. ")
+    assert "last comes compressed_10, 4.69" in found["Token perplexity"]
     assert (
         "Of the 7 variants with fewer" in found["Best smaller model"] and "pruned_104M" in found["Best smaller model"]
     )
     assert "the best of them, compressed_6" in found["Best smaller model"]
     assert found["Speed"].startswith("6 of 12 variants are faster") and "compressed_8" in found["Speed"]
-    assert "no variant scores above it" in found["Against lead-3"]
+    floors = found["Against no model at all"]
+    assert "Token perplexity: the best without a language model is Kneser-Ney trigram, 4.400" in floors
+    assert "compressed_6/8/10 do not beat it" in floors and "ROUGE-L: the best without" in floors
+    assert "Token perplexity" not in {item["lead"] for item in findings(tables)}, "nothing to compare with"
     assert "compressed_10 is worst, token perplexity 1,641" in found["Recovery"]
 
 

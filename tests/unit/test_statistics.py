@@ -1,6 +1,20 @@
+"""Intervals and tests against hand-computed values, scipy, and what must hold for any data."""
+
 import numpy as np
 import pytest
-from ffnfold.statistics import mean_interval, quantile_interval, ratio_interval, wilson_interval
+from ffnfold.hypothesis_tests import (
+    bootstrap_p_value,
+    crossed_interval,
+    holm,
+    mcnemar,
+    median_ratio,
+    nested_interval,
+    paired_mean_difference,
+    paired_median_ratio,
+    paired_rate_difference,
+    sign_test,
+)
+from ffnfold.statistics import mean_interval, order_interval, quantile_interval, ratio_interval, wilson_interval
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -65,18 +79,12 @@ def test_the_median_interval_is_made_of_data(generator):
     assert quantile_interval(np.array([1.0, 2.0, 3.0, 4.0]), 0.9, 0.95, 200, generator)[0] == pytest.approx(3.7)
 
 
-@pytest.mark.parametrize("estimator", ["mean", "median"])
-def test_intervals_cover_the_truth_about_as_often_as_they_say(estimator):
-    generator = np.random.default_rng(5)
-    covered, trials = 0, 300
-    for _ in range(trials):
-        sample = generator.normal(1.0, 2.0, 80)
-        if estimator == "mean":
-            _, low, high = mean_interval(sample, 0.9, 300, generator)
-        else:
-            _, low, high = quantile_interval(sample, 0.5, 0.9, 300, generator)
-        covered += low <= 1.0 <= high
-    assert 0.84 <= covered / trials <= 0.96
+def test_the_expanded_interval_of_a_mean_is_students(generator):
+    values = generator.normal(size=10)
+    expected = stats.t.interval(0.95, 9, values.mean(), stats.sem(values))
+    _, low, high = mean_interval(values, 0.95, 200_000, generator)
+    # Resamples of ten values are not quite normal: the tails are a little shorter than the normal's.
+    assert (low, high) == pytest.approx(expected, abs=0.05 * (expected[1] - expected[0]))
 
 
 def test_chunks_do_not_change_the_interval(monkeypatch):
@@ -107,3 +115,212 @@ def test_values_that_are_no_scores_are_refused(generator, values, message):
 def test_unequal_lengths_are_refused(generator):
     with pytest.raises(ValueError, match="2 numerators and 3 denominators"):
         ratio_interval(np.ones(2), np.ones(3), 0.95, 100, generator)
+
+
+# ------------------------------------------------------------------------------------------------ hypothesis tests
+
+
+def test_the_bootstrap_p_value_by_hand():
+    # 100 resamples, 4 of them at or below 0: one tail (4 + 1) / 101 = 0.04950, z = 1.650. With n = 1e9 items the
+    # expansion is nil, so p = 2 x 0.04950.
+    estimates = np.concatenate([np.full(3, -1.0), [0.0], np.full(96, 1.0)])
+    assert bootstrap_p_value(estimates, 10**9) == pytest.approx(2 * 5 / 101, rel=1e-4)
+    # 20 items: z shrinks by sqrt(19/20) and is looked up in Student's t with 19 degrees of freedom.
+    z = stats.norm.isf(5 / 101) * np.sqrt(19 / 20)
+    assert bootstrap_p_value(estimates, 20) == pytest.approx(2 * stats.t.sf(z, 19), rel=1e-12)
+    assert bootstrap_p_value(np.full(99, 3.0), 10**9) == pytest.approx(2 / 100, rel=1e-4)  # never 0
+
+
+@given(st.integers(0, 10_000), st.integers(20, 80), st.floats(-0.6, 0.6))
+def test_the_p_value_and_the_interval_agree(seed, n, shift):
+    generator = np.random.default_rng(seed)
+    first = generator.normal(shift, 1, n)
+    _, low, high, p = paired_mean_difference(first, np.zeros(n), 0.95, 400, generator)
+    if not 0.03 < p < 0.07:  # at the edge the added one and the quantile's interpolation decide
+        assert (low <= 0 <= high) == (p > 0.05)
+
+
+def test_paired_differences_are_those_of_the_means(generator):
+    first, second = np.array([0.4, 0.9, 0.1]), np.array([0.1, 0.5, 0.3])
+    # (0.3 + 0.4 - 0.2) / 3
+    assert paired_mean_difference(first, second, 0.95, 200, generator).value == pytest.approx(0.5 / 3)
+    # (6 - 5 + 8 - 9 + 4 - 2) / (10 + 20 + 10)
+    found = paired_rate_difference(
+        np.array([6.0, 8, 4]), np.array([5.0, 9, 2]), np.array([10, 20, 10]), 0.95, 9, generator
+    )
+    assert found.value == pytest.approx(2 / 40)
+    # The median of 2/1, 3/2 and 8/2.
+    assert paired_median_ratio(np.array([2.0, 3, 8]), np.array([1.0, 2, 2]), 0.95, 99, generator).value == 2
+    # Medians 3 and 2.5, not paired.
+    assert median_ratio(np.array([2.0, 3, 8]), np.array([1.0, 2, 3, 9]), 0.95, 99, generator).value == 3 / 2.5
+
+
+def test_the_paired_difference_is_near_scipys_bootstrap_and_t_test(generator):
+    second = generator.normal(size=120)
+    first = second + generator.normal(0.05, 0.3, 120)
+    found = paired_mean_difference(first, second, 0.95, 9999, generator)
+    expected = stats.ttest_rel(first, second)
+    interval = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), abs=0.05 * (found.high - found.low))
+    assert found.p_value == pytest.approx(expected.pvalue, abs=0.02)
+
+
+def test_pairing_makes_the_interval_narrower(generator):
+    slow = generator.lognormal(0, 0.5, 60)
+    first, second = 2 * slow, slow * generator.lognormal(0, 0.01, 60)
+    paired = paired_median_ratio(first, second, 0.95, 500, generator)
+    assert paired.high - paired.low < 0.1 * np.diff(median_ratio(first, second, 0.95, 500, generator)[1:3])[0]
+
+
+@pytest.mark.parametrize("scores", [[0.3], [0.5, 0.5, 0.5, 0.5]])
+def test_one_item_or_no_difference_says_nothing(generator, scores):
+    scores = np.array(scores)
+    other = scores if len(scores) > 1 else scores + 1
+    assert paired_mean_difference(other, scores, 0.95, 200, generator).p_value == 1
+    assert paired_rate_difference(other, scores, np.ones(len(scores)), 0.95, 200, generator).p_value == 1
+    assert paired_median_ratio(other, scores, 0.95, 200, generator).p_value == 1
+
+
+def test_pairs_need_equal_lengths(generator):
+    with pytest.raises(ValueError, match="got 2 first and 3 second scores"):
+        paired_mean_difference(np.ones(2), np.ones(3), 0.95, 9, generator)
+    with pytest.raises(ValueError, match="got 2 first and 3 second scored tokens"):
+        paired_rate_difference(np.ones(2), np.ones(2), np.ones(3), 0.95, 9, generator)
+    with pytest.raises(ValueError, match=r"shapes \(2,\) and \(3,\)"):
+        mcnemar(np.ones(2), np.ones(3))
+
+
+def test_mcnemar_by_hand():
+    first = np.array([1, 1, 1, 1, 1, 0, 0, 1], dtype=bool)
+    second = np.array([1, 0, 0, 0, 0, 1, 0, 1], dtype=bool)
+    # Discordant: 4 to 1. Two-sided binomial(5, 1/2): 2 x (1 + 5) / 32.
+    assert mcnemar(first, second) == (4, 1, pytest.approx(12 / 32))
+    assert mcnemar(first, first) == (0, 0, 1.0)
+
+
+def test_the_sign_test_by_hand():
+    # 3 pairs smaller, 1 larger, 1 equal: two-sided binomial(4, 1/2) = 2 x (1 + 4) / 16.
+    assert sign_test(np.array([1.0, 2, 3, 9, 5]), np.array([2.0, 3, 4, 8, 5])) == (3, 1, pytest.approx(10 / 16))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_mcnemar_is_scipys_binomial_test_and_symmetric(pairs):
+    first, second = np.array(pairs).T
+    only_first, only_second, p = mcnemar(first, second)
+    if only_first + only_second:
+        assert p == stats.binomtest(only_second, only_first + only_second).pvalue
+    assert mcnemar(second, first) == (only_second, only_first, pytest.approx(p))
+
+
+def test_holm_by_hand():
+    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04; the last may not be below 0.06.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.6]).tolist() == [1.0, 1.0]
+    assert holm([]).tolist() == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_keeps_the_order_and_lies_between_none_and_bonferroni(p_values):
+    p, adjusted = np.array(p_values), holm(p_values)
+    assert (adjusted >= p).all() and (adjusted <= np.minimum(1, len(p) * p)).all()
+    assert (np.diff(adjusted[np.argsort(p, kind="stable")]) >= 0).all()
+
+
+# ---------------------------------------------------------------------------------------------------- replicates
+
+
+def test_the_nested_interval_is_students():
+    values = np.array([3.1, 3.4, 3.0])
+    mean, low, high, p = nested_interval(values, 0.95, null=3.0)
+    assert (low, high) == pytest.approx(stats.t.interval(0.95, 2, values.mean(), stats.sem(values)))
+    assert mean == pytest.approx(values.mean()) and p == pytest.approx(stats.ttest_1samp(values, 3.0).pvalue)
+    with pytest.raises(ValueError, match="one replicate"):
+        nested_interval(np.array([1.0]), 0.95)
+
+
+def test_the_crossed_interval_by_hand():
+    # Rows 1 2 3 / 3 2 7: means 2 and 4, columns 2, 2, 5, all 3.
+    # A = 3 x ((2-3)^2 + (4-3)^2) / 1 = 6, B = 2 x (1 + 1 + 4) / 2 = 6.
+    # Rest, y - row - column + mean: 0 1 -1 / 0 -1 1, so E = 4 / 2 = 2.
+    # Variance: (6 + (6 - 2)) / 6 = 10/6. Degrees of freedom: 10 / (6/1 + 4/2) = 1.25.
+    mean, low, high, p = crossed_interval(np.array([[1.0, 2, 3], [3, 2, 7]]), None, 0.95)
+    half = stats.t.isf(0.025, 1.25) * np.sqrt(10 / 6)
+    assert (mean, low, high) == pytest.approx((3, 3 - half, 3 + half))
+    assert p == pytest.approx(2 * stats.t.sf(3 / np.sqrt(10 / 6), 1.25))
+
+
+def test_replicates_that_are_alike_give_the_items_interval(generator):
+    scores = generator.normal(2, 1, 40)
+    found = crossed_interval(np.stack([scores] * 3), None, 0.95)
+    assert found[1:3] == pytest.approx(stats.t.interval(0.95, 39, scores.mean(), stats.sem(scores)))
+
+
+def test_items_that_are_alike_give_the_replicates_interval():
+    values = np.array([1.0, 1.5, 1.2])
+    found = crossed_interval(np.repeat(values[:, None], 50, axis=1), None, 0.95)
+    assert found == pytest.approx(nested_interval(values, 0.95))
+
+
+@given(st.integers(0, 10_000), st.integers(2, 5), st.integers(1, 30))
+def test_the_crossed_interval_is_never_narrower_than_the_replicates_error(seed, replicates, items):
+    generator = np.random.default_rng(seed)
+    scores = generator.normal(size=(replicates, items)) + generator.normal(size=(replicates, 1))
+    mean, low, high, p = crossed_interval(scores, None, 0.95)
+    error = scores.mean(axis=1).std(ddof=1) / np.sqrt(replicates)
+    assert high - mean >= stats.norm.isf(0.025) * error * (1 - 1e-9)
+    assert (low <= 0 <= high) == (p >= 0.05)
+    shifted = crossed_interval(scores + 5, None, 0.95)
+    assert shifted[:3] == pytest.approx((mean + 5, low + 5, high + 5), abs=1e-9)
+
+
+def test_equal_denominators_change_nothing_but_the_scale(generator):
+    scores = generator.normal(3, 1, size=(3, 25))
+    plain, scaled = crossed_interval(scores, None, 0.95), crossed_interval(scores, np.full(25, 4.0), 0.95)
+    assert np.array(plain[:3]) == pytest.approx(4 * np.array(scaled[:3]))
+
+
+def test_a_rate_that_is_the_same_everywhere_has_no_width():
+    scored = np.array([3.0, 9, 20, 31])
+    nats = np.stack([2 * scored, 2 * scored])
+    assert crossed_interval(nats, scored, 0.95)[:3] == pytest.approx((2, 2, 2))
+
+
+def test_no_variance_decides_by_the_mean_alone():
+    assert crossed_interval(np.zeros((2, 4)), None, 0.95) == (0, 0, 0, 1)
+    assert crossed_interval(np.ones((2, 4)), None, 0.95) == (1, 1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "weights", "message"),
+    [
+        (np.ones((1, 5)), None, "at least two replicates"),
+        (np.ones(5), None, "at least two replicates"),
+        (np.full((2, 3), np.nan), None, "6 of 6 values are not finite"),
+        (np.ones((2, 3)), np.ones(4), "got 3 items and 4 denominators"),
+    ],
+)
+def test_scores_that_cannot_be_crossed_are_refused(scores, weights, message):
+    with pytest.raises(ValueError, match=message):
+        crossed_interval(scores, weights, 0.95)
+
+
+def test_the_order_interval_by_hand():
+    # Of 50 values, the number B below the true 90th percentile is binomial(50, 0.9): P(B < 41) = 0.0245 and
+    # P(B < 42) = 0.0579 give the 41st as the lower limit, P(B >= 49) = 0.0338 and P(B >= 50) = 0.0052 the 50th as the
+    # upper.
+    centre, low, high, bounded = order_interval(np.arange(1.0, 51.0), 0.9, 0.95)
+    assert (centre, low, high, bounded) == (pytest.approx(45.1), 41.0, 50.0, True)
+
+
+@pytest.mark.parametrize(("n", "bounded"), [(12, False), (35, False), (36, True)])
+def test_too_few_values_have_no_upper_limit_of_their_90th_percentile(n, bounded):
+    # 0.9 ** 35 = 0.0250316 is more than 0.025, 0.9 ** 36 = 0.0225 less.
+    _, _, high, found = order_interval(np.arange(float(n)), 0.9, 0.95)
+    assert found is bounded and high == n - 1
+
+
+def test_the_order_interval_covers_whatever_the_distribution(generator):
+    truth = stats.expon.ppf(0.9)
+    found = [order_interval(generator.exponential(size=50), 0.9, 0.95) for _ in range(4000)]
+    held = [low <= truth <= high for _, low, high, _ in found]
+    assert 0.95 <= np.mean(held) <= 0.985

@@ -8,7 +8,17 @@ import pytest
 import record_factory as factory
 from ffnfold.errors import InputError
 from ffnfold.published import PUBLISHED_VALUES, read_published
-from ffnfold.tables import METRICS, VALUE_NAMES, build_table, read_table, value_names, write_table
+from ffnfold.tables import (
+    METRICS,
+    VALUE_NAMES,
+    build_table,
+    floors,
+    models,
+    read_table,
+    replicate_table,
+    value_names,
+    write_table,
+)
 
 PUBLISHED = read_published(Path(__file__).parents[2] / "config" / "published.csv")
 
@@ -28,10 +38,30 @@ def test_a_table_is_complete_and_in_study_order(metric):
     assert published == list(PUBLISHED_VALUES[metric])
 
 
-def test_replicates_have_a_row_each():
-    table = build("latency", factory.records(replicates=(2, 0, 1)))
-    assert len(table) == 3 * len(factory.VARIANTS)
-    assert table["replicate"].tolist()[:4] == [0, 1, 2, 0]
+def test_replicates_are_one_row_and_each_has_one_in_a_table_of_its_own():
+    records = factory.records(replicates=(2, 0, 1))
+    table = build("latency", records)
+    assert len(table) == len(factory.VARIANTS) and set(table["replicates"]) == {3}
+    # 52, 52.52 and 53.04 ms: the mean, with Student's interval of three values, 4.303 x 0.52 / sqrt(3) either way.
+    row = table.iloc[0]
+    assert row["latency_ms_median"] == pytest.approx(52.52)
+    assert row["latency_ms_median_ci_high"] - 52.52 == pytest.approx(4.3027 * 0.52 / math.sqrt(3), rel=1e-4)
+    each = replicate_table("latency", records, factory.VARIANTS)
+    assert len(each) == 3 * len(factory.VARIANTS) and each["replicate"].tolist()[:4] == [0, 1, 2, 0]
+    assert each["latency_ms_median"].tolist()[:3] == pytest.approx([52, 52.52, 53.04])
+
+
+def test_floors_follow_the_models_and_lack_what_they_do_not_measure(tmp_path):
+    table = factory.tables()["perplexity"]
+    write_table(table, tmp_path / "table.csv")
+    again = read_table(tmp_path / "table.csv")
+    assert models(again)["variant"].tolist() == [variant["name"] for variant in factory.VARIANTS]
+    assert floors(again)["variant"].tolist() == ["unigram", "trigram"]
+    trigram = floors(again).iloc[1]
+    assert trigram["token_perplexity"] == 4.4 and trigram["token_perplexity_n"] == 214
+    assert math.isnan(trigram["token_perplexity_before_recovery"])
+    assert trigram["token_perplexity_before_recovery_unit"] == "" and math.isnan(trigram["token_perplexity_published"])
+    assert ",214," in (tmp_path / "table.csv").read_text() and ",214.0," not in (tmp_path / "table.csv").read_text()
 
 
 def test_values_pass_unrounded_through_the_file(tmp_path):

@@ -116,7 +116,7 @@ def _change(row: Mapping) -> str:
         same = row["change_low"] <= 0 <= row["change_high"]
         places = decimals(row["change"], row["change_low"], row["change_high"])
         text = f"{'+' if row['change'] > 0 else ''}{number(row['change'], places)}"
-    return f"{text}, within its interval" if same else text
+    return f"({text})" if same else text
 
 
 def _digits(ratio: float) -> str:

@@ -17,6 +17,7 @@ MEASURED_WITH = (
     "safetensors",
     "numpy",
     "scipy",
+    "scikit-learn",
     "evaluate",
     "rouge-score",
 )

@@ -20,6 +20,7 @@ SHARED = {
     "tasks": "A list of tasks",
     "files": "Files of a split",
     "protocol": "A variant's own protocol",
+    "gate": "A known value",
 }
 
 EXAMPLE = """\
@@ -164,6 +165,13 @@ def anchor(title: str) -> str:
     return "".join(kept)
 
 
+def shared_values(node: Mapping[str, Any]) -> str | None:
+    """The shared definition that every value of a mapping with free names follows, if it is one."""
+    values = node.get("additionalProperties")
+    name = values.get("$ref", "").removeprefix("#/$defs/") if isinstance(values, Mapping) else ""
+    return name if name in SHARED else None
+
+
 def describe_type(node: Mapping[str, Any], root: Mapping[str, Any]) -> str:
     """Type and bounds of a key in words."""
     if "enum" in node:
@@ -198,7 +206,7 @@ def describe_default(key: str, node: Mapping[str, Any], required: bool) -> str:
     if "default" not in node:
         return "none"
     if node["default"] == {}:
-        return "see below"
+        return "see below" if "properties" in node else "`{}`"
     if isinstance(node["default"], float | int | list | dict) or node["default"] is None:
         return f"`{json.dumps(node['default'])}`"
     return f"`{node['default']}`" if node["default"].isalnum() else f"`{json.dumps(node['default'])}`"
@@ -216,6 +224,8 @@ def key_table(schema: Mapping[str, Any], root: Mapping[str, Any], path: str = ""
             kind = "path, pattern, or list of them"
         elif shared in SHARED:
             kind = f"[{SHARED[shared].lower()}](#{anchor(SHARED[shared])})"
+        elif (each := shared_values(node)) is not None:
+            kind = f"mapping of name to [{SHARED[each].lower()}](#{anchor(SHARED[each])})"
         elif "properties" in node:
             kind = f"[mapping](#{anchor(f'{path}.{key}' if path else key)})"
         elif key == "source" and "oneOf" in node:

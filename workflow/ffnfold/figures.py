@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import altair as alt
 import pandas as pd
 import vl_convert
 
+from ffnfold.floors import FLOORS
 from ffnfold.formatting import number
+from ffnfold.tables import floors, models
 
 FIGURES = ("perplexity_vs_parameters", "recovery", "latency", "sentiment", "summarization")
 
@@ -51,7 +53,7 @@ def draw(figure: str, tables: Mapping[str, pd.DataFrame], bounds: Mapping[str, M
     if figure == "perplexity_vs_parameters":
         chart = _perplexity_vs_parameters(tables["parameters"], tables["perplexity"], bounds)
     elif figure == "recovery":
-        chart = _recovery(tables["perplexity"])
+        chart = _recovery(models(tables["perplexity"]))
     elif figure == "latency":
         chart = _latency(tables["latency"])
     elif figure == "sentiment":
@@ -82,11 +84,14 @@ def token_perplexity_floor(perplexity: pd.DataFrame, bounds: Mapping[str, Mappin
 
 
 def _perplexity_vs_parameters(parameters: pd.DataFrame, perplexity: pd.DataFrame, bounds: Mapping) -> alt.Chart:
-    keys = ["variant", "method", "replicate"]
-    data = perplexity[[*keys, *_triple("token_perplexity")]].merge(parameters[[*keys, "nonzero_parameters"]], on=keys)
-    data = data.rename(columns=_short("token_perplexity"))
-    floor = token_perplexity_floor(perplexity, bounds)
-    values = [*data["low"], *data["high"], *([floor] if floor else [])]
+    keys = ["variant", "method"]
+    measured = models(perplexity)[[*keys, *_triple("token_perplexity")]]
+    data = measured.merge(parameters[[*keys, "nonzero_parameters"]], on=keys).rename(columns=_short("token_perplexity"))
+    lines = _floor_line(perplexity, "token_perplexity", best=min)
+    entropy = token_perplexity_floor(perplexity, bounds)
+    if entropy:
+        lines.append((entropy, f"entropy of the corpus, about {number(entropy, 2)}"))
+    values = [*data["low"], *data["high"], *(value for value, _ in lines)]
     log = max(values) > 4 * min(values)
     y_domain = _padded(min(values), max(values), 0.08, log)
     x_low, x_high = data["nonzero_parameters"].min(), data["nonzero_parameters"].max()
@@ -113,12 +118,12 @@ def _perplexity_vs_parameters(parameters: pd.DataFrame, perplexity: pd.DataFrame
         .mark_text(align="left", baseline="middle", dx=3, fontSize=11, limit=170)
         .encode(x=alt.X("label_x:Q", scale=x_scale), y=alt.Y("label_y:Q", scale=y_scale), text="variant:N"),
     ]
-    if floor:
-        line = pd.DataFrame({"y": [floor], "text": [f"entropy of the corpus, about {number(floor, 2)}"]})
+    if lines:
+        marks = pd.DataFrame(lines, columns=["y", "text"])
         y_line = alt.Y("y:Q", scale=y_scale)
-        layers.append(_reference(line, y=y_line))
+        layers.append(_reference(marks, y=y_line))
         layers.append(
-            alt.Chart(line)
+            alt.Chart(marks)
             .mark_text(align="left", baseline="top", dy=4, fontSize=11, color="#555555")
             .encode(x=alt.value(4), y=y_line, text="text:N")
         )
@@ -193,26 +198,23 @@ def _start(group: Sequence[float]) -> float:
 def _recovery(perplexity: pd.DataFrame) -> alt.Chart:
     after = perplexity.rename(columns=_short("token_perplexity")).assign(stage="after recovery")
     before = perplexity.rename(columns=_short("token_perplexity_before_recovery")).assign(stage="before recovery")
-    columns = ["variant", "method", "replicate", "value", "low", "high", "stage"]
+    columns = ["variant", "method", "value", "low", "high", "stage"]
     data = pd.concat([before[columns], after[columns]], ignore_index=True)
-    pairs = after[["variant", "method", "replicate", "value"]].assign(before=before["value"])
+    pairs = after[["variant", "method", "value"]].assign(before=before["value"])
     domain = _padded(data["low"].min(), data["high"].max(), 0.04, log=True)
     scale = _scale(domain, log=True)
     x = alt.X("value:Q", title="Token perplexity (log scale, lower is better)", scale=scale, axis=alt.Axis(format="~s"))
     base = alt.Chart(data)
-    y, offset = _rows(perplexity)
+    y = _rows(perplexity)
     layers = [
-        alt.Chart(pairs).mark_rule(strokeWidth=1).encode(x=x, x2="before:Q", y=y, color=_color(data), **offset),
-        base.mark_rule(strokeWidth=3).encode(
-            x=alt.X("low:Q", scale=scale), x2="high:Q", y=y, color=_color(data), **offset
-        ),
+        alt.Chart(pairs).mark_rule(strokeWidth=1).encode(x=x, x2="before:Q", y=y, color=_color(data)),
+        base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", scale=scale), x2="high:Q", y=y, color=_color(data)),
         base.mark_point(size=55, opacity=1, strokeWidth=1.5).encode(
             x=x,
             y=y,
             stroke=_color(data, alt.Stroke),
             fill=alt.condition(alt.datum.stage == "before recovery", alt.value("white"), _color(data, alt.Fill)),
             shape=_shape(data),
-            **offset,
         ),
     ]
     title = _title(
@@ -229,18 +231,18 @@ def _latency(table: pd.DataFrame) -> alt.Chart:
 
 
 def _sentiment(table: pd.DataFrame, bounds: Mapping) -> alt.Chart:
-    lines = _baseline_line(table, "accuracy")
+    lines = _baseline_line(table, "accuracy") + _floor_line(table, "accuracy", best=max)
     ceiling = bounds.get("sentiment", {}).get("accuracy_ceiling")
     if ceiling is not None:
         lines.append((float(ceiling["value"]), f"ceiling {number(ceiling['value'], 1)}"))
     title = _title("Sentiment accuracy", "Test reviews classified correctly, with 95% intervals.")
-    return _dots(table, "accuracy", "Accuracy (%, higher is better)", title, lines)
+    return _dots(models(table), "accuracy", "Accuracy (%, higher is better)", title, lines)
 
 
 def _summarization(table: pd.DataFrame) -> alt.Chart:
-    lines = [*_baseline_line(table, "rougeL"), (float(table["lead3_rougeL"].mean()), "lead-3")]
+    lines = _baseline_line(table, "rougeL") + _floor_line(table, "rougeL", best=max)
     title = _title("Summarization", "ROUGE-L of the continuation alone, with 95% intervals.")
-    return _dots(table, "rougeL", "ROUGE-L (F1, 0 to 1, higher is better)", title, lines)
+    return _dots(models(table), "rougeL", "ROUGE-L (F1, 0 to 1, higher is better)", title, lines)
 
 
 def _baseline_line(table: pd.DataFrame, name: str) -> list[tuple[float, str]]:
@@ -248,14 +250,21 @@ def _baseline_line(table: pd.DataFrame, name: str) -> list[tuple[float, str]]:
     return [] if rows.empty else [(float(rows[name].mean()), "baseline")]
 
 
+def _floor_line(table: pd.DataFrame, name: str, best: Callable) -> list[tuple[float, str]]:
+    """The best of what needs no language model, with its name."""
+    rows = floors(table)
+    found = [] if rows.empty else [best(zip(rows[name], rows["variant"], strict=True))]
+    return [(float(value), FLOORS[floor].title) for value, floor in found]
+
+
 def _dots(table: pd.DataFrame, name: str, x_title: str, title: alt.TitleParams, lines) -> alt.Chart:
     """A row per variant: a point and its interval, with vertical lines to compare with."""
-    data = table[["variant", "method", "replicate", *_triple(name)]].rename(columns=_short(name))
+    data = table[["variant", "method", *_triple(name)]].rename(columns=_short(name))
     values = [*data["low"], *data["high"], *(value for value, _ in lines)]
     scale = _scale(_padded(min(values), max(values), 0.05, log=False))
     x = alt.X("value:Q", title=x_title, scale=scale)
     base = alt.Chart(data)
-    y, offset = _rows(table)
+    y = _rows(table)
     marks = pd.DataFrame(lines, columns=["x", "text"]).sort_values("x", ignore_index=True)
     layers = [
         _reference(marks, x=alt.X("x:Q", title=x_title, scale=scale)),
@@ -266,11 +275,9 @@ def _dots(table: pd.DataFrame, name: str, x_title: str, title: alt.TitleParams, 
             for index, align, dx in _line_labels(marks["x"], values)
         ),
         base.mark_rule(strokeWidth=2).encode(
-            x=alt.X("low:Q", title=x_title, scale=scale), x2="high:Q", y=y, color=_color(data), **offset
+            x=alt.X("low:Q", title=x_title, scale=scale), x2="high:Q", y=y, color=_color(data)
         ),
-        base.mark_point(filled=True, size=70, opacity=1).encode(
-            x=x, y=y, color=_color(data), shape=_shape(data), **offset
-        ),
+        base.mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, color=_color(data), shape=_shape(data)),
     ]
     return alt.layer(*layers).properties(width=WIDTH_PX, height=_height(table), title=title)
 
@@ -294,17 +301,15 @@ def _reference(data: pd.DataFrame, **encoding) -> alt.Chart:
     return alt.Chart(data).mark_rule(strokeDash=[5, 4], color="#555555", strokeWidth=1.2).encode(**encoding)
 
 
-def _rows(table: pd.DataFrame) -> tuple[alt.Y, dict]:
-    """The y axis in study order, and an offset that keeps replicates apart."""
+def _rows(table: pd.DataFrame) -> alt.Y:
+    """The y axis in study order."""
     order = list(dict.fromkeys(table["variant"]))
     axis = alt.Axis(grid=True, gridOpacity=0.5, labelLimit=200, ticks=False, domain=False)
-    y = alt.Y("variant:N", title=None, sort=order, axis=axis)
-    return y, ({"yOffset": "replicate:N"} if table["replicate"].nunique() > 1 else {})
+    return alt.Y("variant:N", title=None, sort=order, axis=axis)
 
 
 def _height(table: pd.DataFrame) -> int:
-    replicates = table["replicate"].nunique()
-    return table["variant"].nunique() * (ROW_PX if replicates == 1 else max(ROW_PX, 12 * replicates))
+    return table["variant"].nunique() * ROW_PX
 
 
 def _styles(data: pd.DataFrame) -> dict[str, tuple[str, str]]:

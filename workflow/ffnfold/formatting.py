@@ -15,6 +15,8 @@ LABELS = {
     "bits_per_byte": "Bits per byte",
     "latency_ms_median": "Latency, median",
     "latency_ms_p90": "Latency, 90th percentile",
+    "latency_ms_memory_bound": "Memory-bandwidth bound",
+    "generated_tokens": "Generated tokens",
     "speedup": "Speedup over the baseline",
     "generated_tokens_per_s": "Generated tokens per second",
     "accuracy": "Accuracy",
@@ -30,10 +32,8 @@ UNITS = {"x": "×", "perplexity": "", "F1": "", "parameters": "parameters"}
 
 def label(name: str) -> str:
     """The reader's words for a value name, e.g. "Token perplexity"."""
-    base = name.removeprefix("lead3_").removesuffix("_before_recovery")
+    base = name.removesuffix("_before_recovery")
     text = LABELS.get(base, base.replace("_", " "))
-    if name.startswith("lead3_"):
-        text = f"{text} of lead-3"
     return f"{text} before recovery" if name.endswith("_before_recovery") else text
 
 

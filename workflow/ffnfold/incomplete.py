@@ -73,7 +73,7 @@ def write_incomplete_report(
         # A figure shows the others beside the baseline; without it there is nothing to see.
         if all(metric in tables and baseline_name(tables[metric]) is not None for metric in sources):
             drawn[figure] = draw(figure, tables, bounds_by_task(infos))
-    page = results / "report" / "index.html"
+    page, gates = results / "report" / "index.html", results / "gates.json"
     context = build_context(
         study=study,
         records=records,
@@ -83,6 +83,7 @@ def write_incomplete_report(
         dataset_infos=infos,
         links={},
         failures=failures,
+        gates=read_json(gates) if gates.is_file() else None,
     )
     # The next complete run must write the page again, whatever its inputs' times: so it lacks its other output.
     (results / "provenance.json").unlink(missing_ok=True)

@@ -71,14 +71,39 @@ def _check_section(section: str, settings: Mapping[str, Any], where: str) -> Non
         check_budget(settings, where)
     if section == "sentiment":
         check_budget(settings["training"], f"{where}.training")
-    if section == "perplexity" and settings["stride"] > settings["window"]:
+    if section == "perplexity":
+        _check_stride(settings["stride"], settings["window"], where)
+
+
+def _check_stride(stride: int, window: int, where: str) -> None:
+    if stride > window:
         raise InputError(
             "the stride is longer than the window, so some tokens would not be scored",
             where=f"{where}.stride",
-            got=settings["stride"],
-            expected=f"at most the window, {settings['window']}",
+            got=stride,
+            expected=f"at most the window, {window}",
             remedy="shorten the stride or lengthen the window",
         )
+
+
+def check_gates(known: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    """Rules between the keys of a known value.
+
+    Raises:
+        InputError: a stride longer than its window, or one for documents, which have none.
+    """
+    for name, gate in known.items():
+        if gate["stride"] is None:
+            continue
+        if gate["protocol"] == "documents":
+            raise InputError(
+                "documents are scored in windows that do not overlap, so there is no stride",
+                where=f"{where}.{name}.stride",
+                got=gate["stride"],
+                expected="no stride, or null",
+                remedy="remove it, or set protocol: windows",
+            )
+        _check_stride(gate["stride"], gate["window"], f"{where}.{name}")
 
 
 def check_budget(budget: Mapping[str, Any], where: str) -> None:
@@ -108,6 +133,8 @@ def lengths(study: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     yield "alignment.sequence_length", study["alignment"]["sequence_length"]
     for section in SECTIONS:
         yield from _section_lengths(section, study_settings(study, section), ".".join(SECTIONS[section]))
+    for name, gate in study["gates"]["known"].items():
+        yield f"gates.known.{name}.window", gate["window"]
     if study["base"]["source"] is None:
         yield "base.training.sequence_length", study["base"]["training"]["sequence_length"]
     for name, options in study["variants"].items():

@@ -39,6 +39,7 @@ def collect_provenance(
         "checkpoints": _unique(
             {"variant": record["variant"], "replicate": record["replicate"], **record["checkpoint"]}
             for record in records
+            if record["checkpoint"]
         ),
         "measurements": [{key: record[key] for key in _TRACED} for record in records],
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},

@@ -89,6 +89,13 @@ def write_record(path: Path, record: dict[str, Any], items: pd.DataFrame | None)
     write_json(path, record)
 
 
+def read_items(path: Path, record: Mapping[str, Any]) -> pd.DataFrame | None:
+    """The per-item scores beside a record that was read, None where it has none."""
+    import pandas as pd
+
+    return None if record["items"] is None else pd.read_parquet(Path(path).parent / record["items"])
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """Read a record.
 

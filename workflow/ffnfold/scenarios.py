@@ -2,8 +2,7 @@
 
 A scenario is a study. `published` takes every setting from the as-published study, on the sound study's base and data;
 `only_X` turns one artefact on in the sound study; `without_X` turns one off in `published`. Two scenarios whose
-settings up to some stage are the same share that stage's files: those of the first that has them, the sound study before
-all.
+settings up to some stage are the same share its files: those of the first that has them, the sound study before all.
 """
 
 from __future__ import annotations
@@ -131,7 +130,7 @@ class Audit:
 
     def facts(self) -> dict[str, list[str]]:
         """How the audited variants are trained and measured as published, for the words of the audit."""
-        facts: dict[str, list[str]] = {"baseline": [self.baseline]}
+        facts: dict[str, list[str]] = {"baseline": [self.baseline], "audited": self.variants}
 
         def having(**wanted: Any) -> list[str]:
             read = {key: key.split("__") for key in wanted}

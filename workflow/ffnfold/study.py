@@ -10,7 +10,7 @@ from typing import Any
 
 from ffnfold.architecture import layer_count
 from ffnfold.errors import InputError
-from ffnfold.protocols import check_budget, check_protocols, lengths
+from ffnfold.protocols import check_budget, check_gates, check_protocols, lengths
 from ffnfold.schema_errors import StrictValidator, describe
 from ffnfold.settings import fill_defaults, load_schema, merge_settings, read_yaml, typed
 
@@ -113,6 +113,8 @@ def validate_study(study: Mapping[str, Any], source: str) -> dict[str, Any]:
     fill_defaults(study, schema, schema)
     for options in study["variants"].values():
         fill_defaults(options, schema["$defs"][options["method"]], schema)
+    for gate in study["gates"]["known"].values():
+        fill_defaults(gate, schema["$defs"]["gate"], schema)
     _check_relations(study, source)
     return {**_sorted_keys(study), "variants": {v: _sorted_keys(o) for v, o in study["variants"].items()}}
 
@@ -151,6 +153,7 @@ def _check_relations(study: Mapping[str, Any], source: str) -> None:
                     remedy="take pack out of the student's training; recovery may have it",
                 )
     check_protocols(study, source)
+    check_gates(study["gates"]["known"], f"{source}: gates.known")
     baselines = [name for name, options in study["variants"].items() if options["method"] == "baseline"]
     if len(baselines) != 1:
         raise InputError(

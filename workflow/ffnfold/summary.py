@@ -6,38 +6,32 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from ffnfold.formatting import decimals, figure, label, number, variants
+from ffnfold.floors import FLOORS
+from ffnfold.formatting import figure, label, number, variants
+from ffnfold.tables import floors, models
 
-#: The figures compared with the baseline: table, value name, +1 where more is better.
-_COMPARED = (
-    ("perplexity", "token_perplexity", -1),
-    ("sentiment", "accuracy", +1),
-    ("summarization", "rougeL", +1),
-)
 _NOUNS = {"token_perplexity": "Token perplexity", "accuracy": "Sentiment accuracy", "rougeL": "Summarization, ROUGE-L"}
 
 
-def pool_replicates(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """One row per variant: the replicates' mean, the span of their intervals and the n of one replicate.
+def by_variant(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """One value of each model's row.
 
     Returns:
         Indexed by variant in table order, columns method, value, low, high, n, unit.
     """
-    groups = table.groupby("variant", sort=False)
-    return pd.DataFrame(
-        {
-            "method": groups["method"].first(),
-            "value": groups[name].mean(),
-            "low": groups[f"{name}_ci_low"].min(),
-            "high": groups[f"{name}_ci_high"].max(),
-            "n": groups[f"{name}_n"].first(),
-            "unit": groups[f"{name}_unit"].first(),
-        }
-    )
+    rows = models(table).set_index("variant")
+    columns = {
+        "value": name,
+        "low": f"{name}_ci_low",
+        "high": f"{name}_ci_high",
+        "n": f"{name}_n",
+        "unit": f"{name}_unit",
+    }
+    return pd.DataFrame({"method": rows["method"], **{key: rows[column] for key, column in columns.items()}})
 
 
 def shown(row: pd.Series) -> str:
-    """One pooled row as running text with unit, interval and n."""
+    """One row as running text with unit, interval and n."""
     return figure(row["value"], row["low"], row["high"], int(row["n"]), row["unit"])
 
 
@@ -47,11 +41,12 @@ def baseline_name(table: pd.DataFrame) -> str | None:
     return None if rows.empty else str(rows["variant"].iloc[0])
 
 
-def findings(tables: Mapping[str, pd.DataFrame]) -> list[dict[str, str]]:
+def findings(tables: Mapping[str, pd.DataFrame], comparisons: pd.DataFrame | None = None) -> list[dict[str, str]]:
     """The headline findings, most important first.
 
     Args:
         tables: metric → table from `tables.read_table`.
+        comparisons: of `comparisons.read_comparisons`; without them nothing is compared.
 
     Returns:
         Each with `lead` (two or three words) and `text` (one or two sentences). Plain text, not yet escaped.
@@ -62,16 +57,15 @@ def findings(tables: Mapping[str, pd.DataFrame]) -> list[dict[str, str]]:
     found = [] if baseline is None else [_baseline(tables, baseline)]
     if baseline is not None and tables["parameters"]["variant"].nunique() > 1:
         found.append(_best_smaller(tables, baseline))
-        found += [
-            _against_baseline(tables[metric], name, sign, baseline)
-            for metric, name, sign in _COMPARED
-            if metric in tables
-        ]
+        if comparisons is not None:
+            for metric, rows in comparisons[comparisons["against"] == "baseline"].groupby("metric", sort=False):
+                if rows["value_name"].iloc[0] in _NOUNS:
+                    found.append(_against_baseline(rows, tables[metric], baseline))
         if "latency" in tables:
             found.append(_fastest(tables["latency"], baseline))
         found.append(_recovery(tables["perplexity"], baseline))
-    if "summarization" in tables:
-        found.append(_lead3(tables["summarization"]))
+    if comparisons is not None and (comparisons["against"] == "floor").any():
+        found.append(_against_floor(comparisons[comparisons["against"] == "floor"], tables))
     return found
 
 
@@ -80,17 +74,17 @@ def _baseline(tables: Mapping[str, pd.DataFrame], baseline: str) -> dict[str, st
     names.append(("latency", "latency_ms_median"))
     parts = [
         f"{label(name)[0].lower() if not name.startswith('rouge') else 'R'}{label(name)[1:]} "
-        f"{shown(pool_replicates(tables[metric], name).loc[baseline])}"
+        f"{shown(by_variant(tables[metric], name).loc[baseline])}"
         for metric, name in names
         if metric in tables
     ]
-    stored = pool_replicates(tables["parameters"], "stored_parameters").loc[baseline]
+    stored = by_variant(tables["parameters"], "stored_parameters").loc[baseline]
     return {"lead": "Baseline", "text": f"{baseline} stores {shown(stored)} and reaches {'; '.join(parts)}."}
 
 
 def _best_smaller(tables: Mapping[str, pd.DataFrame], baseline: str) -> dict[str, str]:
-    sizes = pool_replicates(tables["parameters"], "nonzero_parameters")["value"]
-    quality = pool_replicates(tables["perplexity"], "token_perplexity")
+    sizes = by_variant(tables["parameters"], "nonzero_parameters")["value"]
+    quality = by_variant(tables["perplexity"], "token_perplexity")
     smaller = [variant for variant in quality.index if sizes[variant] < sizes[baseline]]
     if not smaller:
         return {"lead": "Best smaller model", "text": f"No variant has fewer non-zero parameters than {baseline}."}
@@ -115,38 +109,49 @@ def _best_smaller(tables: Mapping[str, pd.DataFrame], baseline: str) -> dict[str
     return {"lead": "Best smaller model", "text": text}
 
 
-def _against_baseline(table: pd.DataFrame, name: str, sign: int, baseline: str) -> dict[str, str]:
-    pooled = pool_replicates(table, name)
-    low, high = pooled.loc[baseline, ["low", "high"]]
-    others = pooled.drop(index=baseline)
-    inside = others[(others["value"] >= low) & (others["value"] <= high)].index.tolist()
-    outside = others.drop(index=inside)
-    # Apart means that the two intervals do not meet; a point outside the baseline's interval alone says less.
-    better = outside[outside["low"] > high if sign > 0 else outside["high"] < low].index.tolist()
-    worse = outside[outside["high"] < low if sign > 0 else outside["low"] > high]
-    unclear = outside.drop(index=[*better, *worse.index]).index.tolist()
-    text = (
-        f"{variants(inside)} {'lie' if len(inside) > 1 else 'lies'} within {baseline}'s 95% interval, "
-        if inside
-        else f"No variant lies within {baseline}'s 95% interval, "
+def _against_baseline(comparisons: pd.DataFrame, table: pd.DataFrame, baseline: str) -> dict[str, str]:
+    """One metric's variants, each compared with the baseline on the same items."""
+    name = str(comparisons["value_name"].iloc[0])
+    groups = {verdict: rows["variant"].tolist() for verdict, rows in comparisons.groupby("verdict", sort=False)}
+    same, better, worse = (
+        groups.pop(f"{what} the baseline", []) for what in ("indistinguishable from", "better than", "worse than")
     )
-    places = decimals(low, low, high)
-    text += f"{number(low, places)} to {number(high, places)} (n\u00a0=\u00a0{pooled.loc[baseline, 'n']:,})."
+    parts = []
     if better:
-        text += f" Better, their intervals apart from its own: {variants(better)}."
-    if unclear:
-        text += f" Outside it, but with intervals that meet its own: {variants(unclear)}."
-    if len(worse):
-        last = worse["value"].idxmin() if sign > 0 else worse["value"].idxmax()
-        text += f" Worse, intervals apart: {variants(worse.index.tolist())}"
-        text += (
-            f"; last comes {last}, {shown(pooled.loc[last])}." if len(worse) > 1 else f", {shown(pooled.loc[last])}."
+        parts.append(f"Better than {baseline}: {variants(better)}.")
+    if same:
+        parts.append(f"Indistinguishable from {baseline}: {variants(same)}.")
+    if worse:
+        rows = by_variant(table, name).loc[worse]
+        last = rows["value"].idxmax() if name == "token_perplexity" else rows["value"].idxmin()
+        parts.append(
+            f"Worse: {variants(worse)}; {'last comes ' if len(worse) > 1 else ''}{last}, {shown(rows.loc[last])}."
         )
-    return {"lead": _NOUNS[name], "text": text}
+    parts += [f"Not compared, as items or protocol differ: {variants(names)}." for names in groups.values()]
+    return {"lead": _NOUNS[name], "text": " ".join(parts)}
+
+
+def _against_floor(comparisons: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """Which models do no better than what needs none."""
+    parts = []
+    for metric, rows in comparisons.groupby("metric", sort=False):
+        name, reference = rows["value_name"].iloc[0], rows["reference"].iloc[0]
+        floor = floors(tables[metric]).set_index("variant").loc[reference]
+        figure_text = figure(
+            *(floor[f"{name}{end}"] for end in ("", "_ci_low", "_ci_high", "_n")), unit=floor[f"{name}_unit"]
+        )
+        short = rows[rows["verdict"] == "does not beat the floor"]["variant"].tolist()
+        verdict = (
+            f"{variants(short)} {'do' if len(short) > 1 else 'does'} not beat it" if short else "every variant beats it"
+        )
+        parts.append(
+            f"{label(name)}: the best without a language model is {FLOORS[reference].title}, {figure_text}; {verdict}."
+        )
+    return {"lead": "Against no model at all", "text": " ".join(parts)}
 
 
 def _fastest(table: pd.DataFrame, baseline: str) -> dict[str, str]:
-    pooled = pool_replicates(table, "speedup").drop(index=baseline)
+    pooled = by_variant(table, "speedup").drop(index=baseline)
     faster = pooled[pooled["low"] > 1]
     slower = pooled[pooled["high"] < 1].index.tolist()
     if faster.empty:
@@ -161,27 +166,11 @@ def _fastest(table: pd.DataFrame, baseline: str) -> dict[str, str]:
 
 
 def _recovery(table: pd.DataFrame, baseline: str) -> dict[str, str]:
-    before = pool_replicates(table, "token_perplexity_before_recovery").drop(index=baseline)
-    after = pool_replicates(table, "token_perplexity").drop(index=baseline)
+    before = by_variant(table, "token_perplexity_before_recovery").drop(index=baseline)
+    after = by_variant(table, "token_perplexity").drop(index=baseline)
     worst = before["value"].idxmax()
     text = (
         f"Right after surgery {worst} is worst, token perplexity {shown(before.loc[worst])}; "
         f"the same recovery budget for every variant brings it to {shown(after.loc[worst])}."
     )
     return {"lead": "Recovery", "text": text}
-
-
-def _lead3(table: pd.DataFrame) -> dict[str, str]:
-    pooled, lead = pool_replicates(table, "rougeL"), pool_replicates(table, "lead3_rougeL").iloc[0]
-    above = pooled[pooled["low"] > lead["high"]].index.tolist()
-    best = pooled["value"].idxmax()
-    verdict = (
-        f"{variants(above)} {'score' if len(above) > 1 else 'scores'} above it beyond the interval"
-        if above
-        else "no variant scores above it beyond the interval"
-    )
-    text = (
-        f"Copying an article's first three sentences, with no model at all, gives ROUGE-L {shown(lead)}: {verdict}. "
-        f"The best variant is {best}, {shown(pooled.loc[best])}."
-    )
-    return {"lead": "Against lead-3", "text": text}

@@ -1,4 +1,4 @@
-"""ROUGE of a recovered variant's zero-shot summaries, with lead-3 on the same articles."""
+"""ROUGE of a variant's zero-shot summaries."""
 
 
 def main(job):

@@ -5,6 +5,7 @@ def main(job):
     import os
     from pathlib import Path
 
+    from ffnfold.comparisons import read_comparisons
     from ffnfold.files import read_json, write_atomic, write_json
     from ffnfold.pages import render
     from ffnfold.provenance import collect_provenance
@@ -16,7 +17,7 @@ def main(job):
     study, here = dict(job.params.study), Path(job.output.report).parent
     records = [read_record(path) for path in job.input.records]
     infos = [read_json(path) for path in job.input.dataset_infos]
-    linked = [*job.input.tables, job.output.provenance]
+    linked = [*job.input.tables, job.input.comparisons, job.output.provenance]
     context = build_context(
         study=study,
         records=records,
@@ -25,9 +26,15 @@ def main(job):
         published_figures=read_published(job.input.published),
         dataset_infos=infos,
         links={Path(path).name: Path(os.path.relpath(path, here)).as_posix() for path in linked},
+        comparisons=read_comparisons(job.input.comparisons),
+        claims=read_json(job.input.claims),
+        gates=read_json(job.input.gates[0]) if job.input.gates else None,
+        audit=job.params.audit or None,
     )
-    page = render(Path(next(path for path in job.input.templates if path.endswith("index.html.j2"))).parent, context)
-    sources = [*job.input.tables, *job.input.figures, job.input.published]
+    template = next(Path(path) for path in job.input.templates if path.endswith("index.html.j2"))
+    page = render(template.parent, context)
+    sources = [*linked[:-1], *job.input.figures, job.input.claims, job.input.published]
+    records += [read_record(path) for path in job.input.floors]
     facts = collect_provenance(study, records, infos, {Path(path).name: Path(path).read_bytes() for path in sources})
     write_json(job.output.provenance, facts)
     write_atomic(job.output.report, page.encode())

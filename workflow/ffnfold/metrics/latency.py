@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from ffnfold.floors.bandwidth import bound, read_bytes, read_seconds
 from ffnfold.records import Value
-from ffnfold.statistics import quantile_interval
+from ffnfold.statistics import order_interval, quantile_interval
 
 PROMPTS = 32  # different prompts, used in turn
 
@@ -96,16 +97,20 @@ def figures(items: pd.DataFrame, statistics: Mapping[str, Any], generator: np.ra
     method = f"percentile bootstrap over repeats, {resamples} resamples"
     variant_ms = items["variant_ms"].to_numpy()
 
-    def value(scores: np.ndarray, quantile: float, unit: str) -> Value:
-        middle, low, high = quantile_interval(scores, quantile, level, resamples, generator)
+    def median(scores: np.ndarray, unit: str) -> Value:
+        middle, low, high = quantile_interval(scores, 0.5, level, resamples, generator)
         return Value(middle, unit, low, high, n, method)
 
+    slow, low, high, bounded = order_interval(variant_ms, 0.9, level)
+    limits = (
+        "order statistics" if bounded else "order statistics; too few repeats for an upper limit, the slowest stands in"
+    )
     return {
-        "latency_ms_median": value(variant_ms, 0.5, "ms"),
-        "latency_ms_p90": value(variant_ms, 0.9, "ms"),
-        "speedup": value(items["baseline_ms"].to_numpy() / variant_ms, 0.5, "x"),
-        "generated_tokens_per_s": value(1000 * items["variant_tokens"].to_numpy() / variant_ms, 0.5, "tokens/s"),
-        "generated_tokens": value(items["variant_tokens"].to_numpy(dtype=float), 0.5, "tokens"),
+        "latency_ms_median": median(variant_ms, "ms"),
+        "latency_ms_p90": Value(slow, "ms", low, high, n, limits),
+        "speedup": median(items["baseline_ms"].to_numpy() / variant_ms, "x"),
+        "generated_tokens_per_s": median(1000 * items["variant_tokens"].to_numpy() / variant_ms, "tokens/s"),
+        "generated_tokens": median(items["variant_tokens"].to_numpy(dtype=float), "tokens"),
     }
 
 
@@ -126,7 +131,8 @@ def measure(
             and max_items (different prompts at most).
 
     Returns:
-        The figures, and one row for each timed pair (milliseconds, tokens).
+        The figures, `latency_ms_memory_bound` of the shortest generation among them, and one row for each timed pair
+        (milliseconds, tokens).
     """
     length = settings["prompt_tokens"]
     prompts = torch.from_numpy(ids[: len(ids) // length * length].reshape(-1, length))[
@@ -134,4 +140,6 @@ def measure(
     ]
     torch.set_num_threads(settings["threads"])
     items = time_pairs(baseline.to(device).eval(), variant.to(device).eval(), prompts, settings, device)
-    return figures(items, statistics, generator), items
+    seconds = read_seconds(read_bytes(variant), device, settings["threads"], settings["repeats"])
+    memory_bound = bound(seconds, int(items["variant_tokens"].min()))
+    return {**figures(items, statistics, generator), "latency_ms_memory_bound": memory_bound}, items

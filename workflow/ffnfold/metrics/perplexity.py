@@ -160,13 +160,15 @@ def score_windows(
         for length, members in lengths.items():
             for first in range(0, len(members), batch_size):
                 batch = members[first : first + batch_size]
-                inputs = torch.from_numpy(np.stack([ids[windows[i][0] : windows[i][1]] for i in batch])).to(device)
+                taken = np.stack([ids[windows[i][0] : windows[i][1]] for i in batch])
+                # The last token is predicted, never read: a window may hold one more than the model's positions.
+                inputs, targets = torch.from_numpy(taken[:, :-1]).to(device), torch.from_numpy(taken[:, 1:]).to(device)
                 mask = None
                 if attend is not None:
-                    mask = torch.from_numpy(np.stack([attend[windows[i][0] : windows[i][1]] for i in batch])).to(device)
-                    mask = mask.long()
-                logits = model(input_ids=inputs, attention_mask=mask).logits[:, :-1].float()
-                losses = functional.cross_entropy(logits.flatten(0, 1), inputs[:, 1:].flatten(), reduction="none")
+                    mask = np.stack([attend[windows[i][0] : windows[i][1] - 1] for i in batch])
+                    mask = torch.from_numpy(mask).to(device).long()
+                logits = model(input_ids=inputs, attention_mask=mask).logits.float()
+                losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
                 losses = losses.view(len(batch), length - 1).double()
                 for row, i in enumerate(batch):
                     nats[i] = float(losses[row, length - 1 - windows[i][2] :].sum())

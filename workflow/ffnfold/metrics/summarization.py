@@ -1,4 +1,4 @@
-"""Zero-shot summaries by prompt: the continuation alone is scored, with lead-3 on the same articles beside it."""
+"""Zero-shot summaries by prompt: the continuation alone is scored, unless a protocol adds the prompt (an artefact)."""
 
 from __future__ import annotations
 
@@ -108,6 +108,33 @@ def summarize(
     return texts
 
 
+def score_texts(
+    texts: Sequence[str],
+    references: Sequence[str],
+    ids: Sequence[str],
+    statistics: Mapping[str, Any],
+    generator: np.random.Generator,
+) -> tuple[dict[str, Value], pd.DataFrame]:
+    """ROUGE of texts against their references, whoever wrote them.
+
+    Args:
+        texts, references, ids: one for each article.
+        statistics: confidence, resamples.
+
+    Returns:
+        The figures (F1, 0 to 1), and one row for each article: id, generated, and every score.
+    """
+    scores = rouge_scores(texts, references)
+    method = f"percentile bootstrap over articles, {statistics['resamples']} resamples"
+    values: dict[str, Value] = {}
+    for name in ROUGE:
+        middle, low, high = mean_interval(
+            np.asarray(scores[name]), statistics["confidence"], statistics["resamples"], generator
+        )
+        values[name] = Value(middle, "F1", low, high, len(scores[name]), method)
+    return values, pd.DataFrame({"id": ids, "generated": texts, **{name: scores[name] for name in ROUGE}})
+
+
 def measure(
     model: nn.Module,
     tokenizer: Any,
@@ -117,7 +144,7 @@ def measure(
     generator: np.random.Generator,
     device: str,
 ) -> tuple[dict[str, Value], pd.DataFrame]:
-    """Summarise the test articles and score the continuations; score lead-3 on the same articles.
+    """Summarise the test articles and score the summaries.
 
     Args:
         test: columns id, article, highlights.
@@ -130,15 +157,4 @@ def measure(
     test = {name: list(column)[: settings["max_items"]] for name, column in test.items()}
     prompts = build_prompts(tokenizer, test["article"], settings, model.config.n_positions)
     generated = summarize(model, tokenizer, prompts, settings, device)
-    columns: dict[str, Any] = {"id": test["id"], "generated": generated}
-    values: dict[str, Value] = {}
-    method = f"percentile bootstrap over articles, {statistics['resamples']} resamples"
-    for prefix, texts in (("", generated), ("lead3_", [lead(a) for a in test["article"]])):
-        scores = rouge_scores(texts, test["highlights"])
-        for name in ROUGE:
-            columns[f"{prefix}{name}"] = scores[name]
-            middle, low, high = mean_interval(
-                np.asarray(scores[name]), statistics["confidence"], statistics["resamples"], generator
-            )
-            values[f"{prefix}{name}"] = Value(middle, "F1", low, high, len(scores[name]), method)
-    return values, pd.DataFrame(columns)
+    return score_texts(generated, test["highlights"], test["id"], statistics, generator)

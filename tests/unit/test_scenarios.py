@@ -1,0 +1,165 @@
+"""The audit's scenarios: one artefact at a time, and no stage made twice."""
+
+import copy
+from pathlib import Path
+
+import pytest
+from ffnfold.artefacts import ARTEFACTS
+from ffnfold.errors import InputError
+from ffnfold.methods import REGISTRY
+from ffnfold.protocols import SECTIONS, effective
+from ffnfold.scenarios import PUBLISHED, SOUND, Audit, load_audit
+from ffnfold.study import load_study
+from study_factory import refused
+
+STUDIES = Path(__file__).parents[2] / "config" / "studies"
+NEEDS = {name: method.needs for name, method in REGISTRY.items()}
+
+
+def audit_of(name="mini", **overrides):
+    settings = {"study": name, "overrides": overrides}
+    return load_audit(load_study(settings, STUDIES), settings, STUDIES, NEEDS)
+
+
+@pytest.fixture(scope="module")
+def audit():
+    return audit_of()
+
+
+def settings_of(audit, scenario):
+    """Everything a scenario sets for the audited variants, by variant and section."""
+    study = audit.studies[scenario]
+    found = {(v, s): effective(study, v, s) for v in audit.variants for s in SECTIONS}
+    return {**found, "alignment": study["alignment"], **{v: audit.options(scenario, v) for v in audit.variants}}
+
+
+def changed_keys(before, after):
+    """`section.key` of what differs, `surgery` for a variant's own line."""
+    keys = set()
+    for place in before:
+        section = place if place == "alignment" else place[1] if isinstance(place, tuple) else "surgery"
+        names = {n for n in before[place].keys() | after[place].keys() if before[place].get(n) != after[place].get(n)}
+        keys |= {"surgery"} if section == "surgery" and names else {f"{section}.{name}" for name in names}
+    return keys
+
+
+@pytest.mark.parametrize("artefact", ARTEFACTS, ids=lambda a: a.name)
+@pytest.mark.parametrize("step", ["only", "without"])
+def test_a_scenario_changes_its_artefact_and_nothing_else(audit, artefact, step):
+    start = SOUND if step == "only" else PUBLISHED
+    changed = changed_keys(settings_of(audit, start), settings_of(audit, f"{step}_{artefact.name}"))
+    assert changed and changed <= set(artefact.keys)
+
+
+def test_all_artefacts_together_lead_from_the_published_settings_to_the_sound_ones(audit):
+    different = changed_keys(settings_of(audit, SOUND), settings_of(audit, PUBLISHED))
+    named = {key for artefact in ARTEFACTS for key in artefact.keys}
+    # Budgets, lengths and the split are no artefacts: they are other choices, and the page's rerun has them.
+    others = {key.partition(".")[2] for key in different - named}
+    assert others <= {"batch_size", "schedule", "warmup_share", "generated_tokens", "prompt_tokens", "split"}
+
+
+def test_the_base_the_data_and_the_seed_are_the_sound_studys(audit):
+    for scenario in audit.studies.values():
+        for key in ("base", "data", "seed", "device", "statistics"):
+            assert scenario[key] == audit.studies[SOUND][key]
+
+
+def test_an_artefact_of_one_metric_shares_every_training(audit):
+    for variant in audit.variants:
+        for stage in ("alignment", "built", "recovered"):
+            assert audit.owner("only_score_padding", variant, stage) == SOUND
+            assert audit.owner("without_score_padding", variant, stage) == audit.owner(PUBLISHED, variant, stage)
+        assert audit.owner(PUBLISHED, variant, "recovered") == PUBLISHED
+        assert audit.owner("only_score_padding", variant, "perplexity") == "only_score_padding"
+        assert audit.owner("only_score_padding", variant, "sentiment") == SOUND
+
+
+def test_another_training_is_made_and_measured_anew(audit):
+    assert audit.owner("only_labels_on_padding", "merged_4", "built") == SOUND
+    assert audit.owner("only_labels_on_padding", "merged_4", "recovered") == "only_labels_on_padding"
+    assert audit.owner("only_labels_on_padding", "merged_4", "perplexity") == "only_labels_on_padding"
+
+
+def test_a_scenario_that_changes_nothing_for_a_variant_is_left_out(audit):
+    cells = {(c["metric"], c["variant"], c["scenario"]): c for c in audit.cells()}
+    assert ("perplexity", "gpt2", "only_surgery") not in cells, "the baseline has no surgery"
+    assert ("perplexity", "merged_4", "only_surgery") in cells
+    assert ("sentiment", "gpt2", "without_pool_last_position") not in cells, "published at the last token"
+    assert ("sentiment", "gpt2", "only_pool_last_position") in cells, "lent by the variant that has it"
+    for metric in ("perplexity", "latency", "sentiment", "summarization"):
+        for variant in audit.variants:
+            assert {"sound", "published"} <= {s for m, v, s in cells if (m, v) == (metric, variant)}
+
+
+def test_equal_owner_means_equal_settings(audit):
+    for cell in audit.cells():
+        scenario = SOUND if cell["scenario"] == "sound" else cell["scenario"]
+        for section in (cell["metric"], "recovery"):
+            mine, owners = (audit.settings(s, cell["variant"], section) for s in (scenario, cell["owner"]))
+            if section == "recovery" and mine != owners:
+                assert audit.settings(scenario, cell["variant"], cell["metric"])["stage"] == "built"
+            else:
+                assert mine == owners
+
+
+def test_the_baseline_is_always_audited():
+    audit = audit_of(audit={"variants": ["merged_4"]})
+    assert audit.variants == ["gpt2", "merged_4"]
+
+
+def test_what_the_page_says_of_the_published_protocols(audit):
+    facts = audit.facts()
+    assert facts["pads_masked"] == ["pruned_104M"] == facts["pooled_at_position"]
+    assert facts["pads_learnt"] == ["gpt2", "merged_4", "compressed_4", "compressed_10"]
+    assert facts["summarized_unrecovered"] == audit.variants
+    said = audit.differences()
+    assert said["score_padding"]["perplexity.score_padding"] == "false → true"
+    assert 'pruned_104M: "longest" → "full"' in said["score_padding"]["perplexity.pad_to"]
+    assert said["surgery"]["surgery"].split("; ") == [
+        "pruned_104M: keep_share 0.8413267 → 0.940288",
+        'pruned_104M: scope "all" → "embedding"',
+        'merged_4: write "all" → "anchor"',
+    ]
+    assert said["calibrate_on_test"]["alignment.calibrate_on_test"] == "false → true"
+
+
+def test_the_full_size_audit_has_the_same_scenarios(audit):
+    full = audit_of("gpt2")
+    assert list(full.studies) == list(audit.studies)
+    assert full.studies[PUBLISHED]["base"]["source"] == "openai-community/gpt2"
+
+
+def test_a_study_without_an_audit_has_the_sound_scenario_alone():
+    audit = audit_of("mini_published")
+    assert list(audit.studies) == [SOUND] and audit.cells() == [] and audit.differences() == {}
+    assert audit.facts()["pads_masked"] == []
+
+
+def test_a_scenario_that_does_not_fit_the_base_is_named():
+    shape = {"architecture": {"positions": 120}}
+    small = {"perplexity": {"window": 64}, "latency": {"prompt_tokens": 8}, "summarization": {"article_tokens": 40}}
+    training = {"training": {"sequence_length": 64}}
+    refused(
+        audit_of,
+        "audit scenario",
+        "120",
+        base={**shape, **training},
+        metrics=small,
+        recovery=training,
+        alignment={"sequence_length": 64},
+        variants={"distilgpt2": {"training": {"sequence_length": 64}}},
+    )
+
+
+def test_an_audited_variant_that_one_study_lacks_is_named():
+    with pytest.raises(InputError, match="not in both studies") as error:
+        audit_of(audit={"variants": ["merged_5"]}, variants={"merged_5": {"method": "merge", "n": 5}})
+    assert "merged_5" in str(error.value) and "mini_published" in str(error.value)
+
+
+def test_the_studies_are_not_changed_by_an_audit():
+    study = load_study({"study": "mini"}, STUDIES)
+    before = copy.deepcopy(study)
+    audit = load_audit(study, {"study": "mini"}, STUDIES, NEEDS)
+    assert isinstance(audit, Audit) and study == before

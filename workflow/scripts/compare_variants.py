@@ -1,0 +1,31 @@
+"""Compare every variant with the baseline and the best floor, and judge the published claims."""
+
+
+def main(job):
+    from ffnfold.claims import read_claims
+    from ffnfold.comparisons import write_comparisons
+    from ffnfold.evaluation import evaluate
+    from ffnfold.files import write_json
+    from ffnfold.records import read_items, read_record
+    from ffnfold.seeding import seeded_generator
+
+    def measured(paths):
+        return [(record, read_items(path, record)) for path in paths for record in [read_record(path)]]
+
+    table, verdicts = evaluate(
+        measured(job.input.records),
+        measured(job.input.floors),
+        job.params.variants,
+        read_claims(job.input.claims),
+        job.params.statistics,
+        seeded_generator(job.params.seed, "comparisons"),
+        job.params.comparable,
+    )
+    write_comparisons(table, job.output.table)
+    write_json(job.output.claims, verdicts)
+
+
+if "snakemake" in globals():
+    from ffnfold.jobs import run
+
+    run(snakemake, main)  # noqa: F821
