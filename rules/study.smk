@@ -193,8 +193,10 @@ def floor_data(wildcards):
 
 def floor_library(wildcards):
     """The script's modules and the floor's own, so that another floor's change reruns nothing."""
-    others = {f"floors/{floor.module}.py" for floor in FLOORS.values()} - {f"floors/{FLOORS[wildcards.floor].module}.py"}
-    return library_of("measure_floor", f"floors/{FLOORS[wildcards.floor].module}.py", without=tuple(sorted(others)))
+    own = f"floors/{FLOORS[wildcards.floor].module}.py"
+    others = {f"floors/{floor.module}.py" for floor in FLOORS.values()} - {own}
+    scorer = ("metrics/rouge.py",) if FLOORS[wildcards.floor].metric == "summarization" else ()
+    return library_of("measure_floor", own, *scorer, without=tuple(sorted(others)))
 
 
 def floors_of(metric):

@@ -12,7 +12,8 @@ from running import ROOT, SNAKEMAKE, small_study, write_study
 SOURCES = ("Snakefile", "rules", "workflow", "config", "profiles", "report", "envs", "slurm")
 METRICS = ("parameters", "perplexity", "latency", "sentiment", "summarization")
 REPORT = {"render_report": 1, "all": 1}
-AFTER_ALL_TABLES = {"tabulate": 5, "plot_figure": 5, **REPORT}
+AFTER_ALL_TABLES = {"tabulate": 5, "compare_variants": 1, "plot_figure": 5, **REPORT}
+AFTER_ONE_TABLE = {**AFTER_ALL_TABLES, "tabulate": 1}
 
 
 def run(checkout, *arguments, **environment):
@@ -116,13 +117,13 @@ def test_a_new_variant(checkout, edited):
 
 def test_one_metrics_setting(checkout, edited):
     rules, variants = edit_study(checkout, edited, lambda s: s["metrics"]["latency"].update(generated_tokens=5))
-    assert rules == {"measure_latency": 5, "tabulate": 1, "plot_figure": 5, **REPORT}
+    assert rules == {"measure_latency": 5, **AFTER_ONE_TABLE}
     assert len(variants) == 5
 
 
 def test_the_library_module_of_one_metric(edited):
     rules, _ = edited("workflow/ffnfold/metrics/rouge.py", '"""', '"""Changed. ')
-    assert rules == {"measure_summarization": 5, "tabulate": 1, "plot_figure": 5, **REPORT}
+    assert rules == {"measure_summarization": 5, "measure_floor": 4, **AFTER_ONE_TABLE}
 
 
 def test_the_library_module_of_one_method(edited):
@@ -138,12 +139,12 @@ def test_how_jobs_are_started_shapes_no_result(edited):
 
 def test_a_script(edited):
     rules, _ = edited("workflow/scripts/measure_latency.py", '"""', '"""Changed. ')
-    assert rules == {"measure_latency": 5, "tabulate": 1, "plot_figure": 5, **REPORT}
+    assert rules == {"measure_latency": 5, **AFTER_ONE_TABLE}
 
 
 def test_the_data_of_one_task(edited):
     rules, _ = edited("reviews.jsonl", "review 3 was good", "review 3 was very good")
-    assert rules == {"prepare_data": 1, "measure_sentiment": 5, "tabulate": 1, "plot_figure": 5, **REPORT}
+    assert rules == {"prepare_data": 1, "measure_sentiment": 5, "measure_floor": 2, **AFTER_ONE_TABLE}
 
 
 def test_the_base_checkpoint(edited, checkout):
@@ -152,6 +153,37 @@ def test_the_base_checkpoint(edited, checkout):
     rules, variants = edited("base/config.json", '"layer_norm_epsilon": 1e-05', '"layer_norm_epsilon": 2e-05')
     assert "prepare_data" not in rules
     assert rules["fetch_base"] == rules["align_layers"] == 1 and rules["build_variant"] == 5 and len(variants) == 5
+
+
+def test_one_variants_own_protocol(checkout, edited):
+    def change(study):
+        study["variants"]["merged_4"]["protocol"] = {"sentiment": {"max_items": 7}}
+
+    rules, variants = edit_study(checkout, edited, change)
+    assert rules == {"measure_sentiment": 1, **AFTER_ONE_TABLE} and variants == {"merged_4"}
+
+
+def test_one_variants_own_recovery(checkout, edited):
+    def change(study):
+        study["variants"]["merged_4"]["protocol"] = {"recovery": {"steps": 3}}
+
+    rules, variants = edit_study(checkout, edited, change)
+    measured = {f"measure_{metric}": 1 for metric in METRICS}
+    assert rules == {"recover_variant": 1, **measured, **AFTER_ALL_TABLES} and variants == {"merged_4"}
+
+
+def test_one_kind_of_floor(edited):
+    rules, variants = edited("workflow/ffnfold/floors/ngrams.py", '"""', '"""Changed. ')
+    assert rules == {"measure_floor": 2, **AFTER_ONE_TABLE} and variants == set()
+
+
+def test_the_published_claims(edited):
+    rules, _ = edited("config/claims.yaml", "# What", "# Changed. What")
+    assert rules == {"compare_variants": 1, **REPORT}
+
+
+def test_the_audits_template_is_not_the_reports(edited):
+    assert edited("report/templates/audit.html.j2", "ffnfold · audit", "ffnfold · an audit") == ({}, set())
 
 
 def test_a_template_of_the_report(edited):

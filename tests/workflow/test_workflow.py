@@ -9,7 +9,10 @@ import time
 
 import pandas as pd
 import pytest
+from ffnfold.comparisons import read_comparisons
+from ffnfold.floors import FLOORS
 from ffnfold.records import METRICS, read_record
+from ffnfold.tables import floors, models
 from running import ROOT, SNAKEMAKE, TINY, planned, snakemake, succeed, tiny_study, write_study
 
 RUNS = (2, 4, 6, 8, 10)
@@ -41,13 +44,33 @@ def test_every_variant_has_every_record(done):
 def test_tables_have_no_empty_cell_among_our_figures(done):
     for metric in METRICS:
         table = pd.read_csv(done / f"results/tiny/tables/{metric}.csv")
-        assert list(table["variant"]) == VARIANTS
-        ours = table.drop(columns=[c for c in table if c.endswith("_published")])
+        assert list(models(table)["variant"]) == VARIANTS
+        ours = models(table).drop(columns=[c for c in table if c.endswith("_published")])
         assert not ours.isna().any().any(), f"{metric}: {list(ours.columns[ours.isna().any()])}"
 
 
+def test_tables_hold_what_needs_no_model(done):
+    for metric in METRICS:
+        table = pd.read_csv(done / f"results/tiny/tables/{metric}.csv")
+        assert list(floors(table)["variant"]) == [name for name, floor in FLOORS.items() if floor.metric == metric]
+    bound = pd.read_csv(done / "results/tiny/tables/latency.csv")
+    assert (bound["latency_ms_memory_bound"] < bound["latency_ms_median"]).all()
+
+
+def test_every_variant_is_compared_with_the_baseline_and_the_best_floor(done):
+    table = read_comparisons(done / "results/tiny/tables/comparisons.csv")
+    for metric in METRICS[1:]:
+        rows = table[table["metric"] == metric]
+        assert list(rows[rows["against"] == "baseline"]["variant"]) == VARIANTS[1:]
+        assert list(rows[rows["against"] == "floor"]["variant"]) == ([] if metric == "latency" else VARIANTS)
+    assert ((table["p_value"] >= 0) & (table["p_holm"] >= table["p_value"]) & (table["p_holm"] <= 1)).all()
+    claims = json.loads((done / "results/tiny/tables/claims.json").read_text())
+    verdicts = {claim["id"]: claim["verdict"] for claim in claims}
+    assert verdicts["merged_keeps_parameters"] == "confirmed" and verdicts["merged_accuracy_83"] == "left open"
+
+
 def test_variants_are_what_their_names_say(done):
-    table = pd.read_csv(done / "results/tiny/tables/parameters.csv").set_index("variant")
+    table = models(pd.read_csv(done / "results/tiny/tables/parameters.csv")).set_index("variant")
     stored = table["stored_parameters"]
     assert (stored[[f"merged_{n}" for n in (2, 4, 6, 8, 10)]] == stored["gpt2"]).all()
     assert stored["compressed_2"] == stored["distilgpt2"] < stored["gpt2"]
@@ -87,7 +110,8 @@ def test_one_metric_setting_reruns_that_metric_alone(done, tmp_path):
     study = tiny_study()
     study["metrics"]["summarization"]["generated_tokens"] = 7
     changed = write_study(tmp_path / "tiny.yaml", study)
-    expected = ["measure_summarization"] * 13 + ["tabulate"] + ["plot_figure"] * 5 + ["render_report", "all"]
+    expected = ["measure_summarization"] * 13 + ["measure_floor"] * 4 + ["tabulate", "compare_variants"]
+    expected += ["plot_figure"] * 5 + ["render_report", "all"]
     assert jobs_to_run(done, study=changed) == sorted(expected)
 
 
@@ -96,7 +120,7 @@ def test_one_variants_line_reruns_that_variant_alone(done, tmp_path):
     study["variants"]["pruned_104M"]["keep_share"] = 0.9
     changed = write_study(tmp_path / "tiny.yaml", study)
     expected = ["build_variant", "recover_variant", *(f"measure_{m}" for m in METRICS)]
-    expected += ["tabulate"] * 5 + ["plot_figure"] * 5 + ["render_report", "all"]
+    expected += ["tabulate"] * 5 + ["compare_variants"] + ["plot_figure"] * 5 + ["render_report", "all"]
     assert jobs_to_run(done, study=changed) == sorted(expected)
 
 

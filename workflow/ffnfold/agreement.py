@@ -169,7 +169,7 @@ def table(rows: Sequence[Mapping[str, Any]], tolerance: float = TOLERANCE) -> li
     bound = f"within {100 * tolerance:g}%"
     lines = [f"{'figure':<16}{'ffnfold':>16}{'lm-eval':>16}{'difference':>14}  {bound}"]
     for row in rows:
-        difference = f"{100 * row['difference']:+.5f}%"
+        difference = f"{100 * row['difference']:+.2g}%"
         verdict = "yes" if row["agrees"] else "NO"
         lines.append(f"{row['figure']:<16}{row['ours']:>16.6g}{row['theirs']:>16.6g}{difference:>14}  {verdict}")
     return lines
@@ -184,6 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="windows scored together")
     options = parser.parse_args(arguments)
+    if options.batch_size < 1:
+        parser.error("--batch-size must be at least 1")
     try:
         return _compare(options)
     except InputError as error:
@@ -210,7 +212,8 @@ def _compare(options: argparse.Namespace) -> int:
         compared = agree(ours, harness_figures(checkpoint, texts, device, options.batch_size))
         print(f"\n{checkpoint}", *table(compared), sep="\n")
         disagreed += sum(not row["agrees"] for row in compared)
-    print(f"\n{disagreed} figures differ by more than 0.1%" if disagreed else "\nall figures agree within 0.1%")
+    told = "1 figure differs" if disagreed == 1 else f"{disagreed} figures differ"
+    print(f"\n{told} by more than 0.1%" if disagreed else "\nall figures agree within 0.1%")
     return 1 if disagreed else 0
 
 
