@@ -189,7 +189,7 @@ def _judge_claim(claim: Claim, compare: Compare, value: Figure, comparable: bool
     elif open_:
         verdict, reason = LEFT_OPEN, f"{open_} of {_tests(total)}: the interval reaches across a bound"
     else:
-        verdict, reason = CONFIRMED, f"all {_tests(total)} support it" if total > 1 else "its test supports it"
+        verdict, reason = CONFIRMED, _all_support(total)
     return Verdict(claim, verdict, reason, tuple(evidence))
 
 
@@ -239,3 +239,7 @@ def _bounds(test: ClaimTest) -> str:
 
 def _tests(count: int) -> str:
     return f"{count} test{'s' if count > 1 else ''}"
+
+
+def _all_support(count: int) -> str:
+    return {1: "its test supports it", 2: "both tests support it"}.get(count, f"all {count} tests support it")

@@ -124,8 +124,8 @@ def _perplexity_vs_parameters(parameters: pd.DataFrame, perplexity: pd.DataFrame
         layers.append(_reference(marks, y=y_line))
         layers.append(
             alt.Chart(marks)
-            .mark_text(align="left", baseline="top", dy=4, fontSize=11, color="#555555")
-            .encode(x=alt.value(4), y=y_line, text="text:N")
+            .mark_text(align="center", baseline="bottom", dy=-3, fontSize=11, color="#555555")
+            .encode(x=alt.value(WIDTH_PX / 2), y=y_line, text="text:N")
         )
     title = _title("Token perplexity and size", "Points: test split after recovery. Bars: 95% intervals.")
     return alt.layer(*layers).properties(width=WIDTH_PX, height=height, title=title)
@@ -261,7 +261,8 @@ def _dots(table: pd.DataFrame, name: str, x_title: str, title: alt.TitleParams, 
     """A row per variant: a point and its interval, with vertical lines to compare with."""
     data = table[["variant", "method", *_triple(name)]].rename(columns=_short(name))
     values = [*data["low"], *data["high"], *(value for value, _ in lines)]
-    scale = _scale(_padded(min(values), max(values), 0.05, log=False))
+    domain = _padded(min(values), max(values), 0.05, log=False)
+    scale = _scale(domain)
     x = alt.X("value:Q", title=x_title, scale=scale)
     base = alt.Chart(data)
     y = _rows(table)
@@ -272,7 +273,7 @@ def _dots(table: pd.DataFrame, name: str, x_title: str, title: alt.TitleParams, 
             alt.Chart(marks.iloc[[index]])
             .mark_text(baseline="bottom", align=align, dx=dx, dy=-4, fontSize=11, color="#555555")
             .encode(x=alt.X("x:Q", scale=scale), y=alt.value(0), text="text:N")
-            for index, align, dx in _line_labels(marks["x"], values)
+            for index, align, dx in _line_labels(marks, domain)
         ),
         base.mark_rule(strokeWidth=2).encode(
             x=alt.X("low:Q", title=x_title, scale=scale), x2="high:Q", y=y, color=_color(data)
@@ -282,19 +283,20 @@ def _dots(table: pd.DataFrame, name: str, x_title: str, title: alt.TitleParams, 
     return alt.layer(*layers).properties(width=WIDTH_PX, height=_height(table), title=title)
 
 
-def _line_labels(positions: pd.Series, values: Sequence[float]):
-    """Where the text of each vertical line goes: away from a near neighbour and from the frame's edge."""
-    span = (max(values) - min(values)) or 1.0
-    for index, value in enumerate(positions):
-        near_next = index + 1 < len(positions) and positions[index + 1] - value < 0.15 * span
-        near_last = index > 0 and value - positions[index - 1] < 0.15 * span
-        share = (value - min(values)) / span
-        if near_next or (share > 0.92 and not near_last):
-            yield index, "right", -2 if near_next else 0
-        elif near_last or share < 0.08:
-            yield index, "left", 2 if near_last else 0
-        else:
-            yield index, "center", 0
+def _line_labels(marks: pd.DataFrame, domain: Sequence[float]):
+    """Where the text of each vertical line goes: over it, or to the side on which it meets no other text."""
+    per_px = (domain[1] - domain[0]) / WIDTH_PX
+    taken = -math.inf  # right end of the last text, in pixels
+    places = {"center": (0.5, 0), "left": (0.0, 2), "right": (1.0, -2)}
+    for index, (value, text) in enumerate(zip(marks["x"], marks["text"], strict=True)):
+        x, width = (value - domain[0]) / per_px, _text_px(text)
+        beyond = (marks["x"].iloc[index + 1] - domain[0]) / per_px if index + 1 < len(marks) else WIDTH_PX + 0.5 * width
+        free = [a for a, (share, dx) in places.items() if x - share * width + dx > taken]
+        fits = [a for a in free if x + (1 - places[a][0]) * width + places[a][1] <= beyond]
+        align = (fits or free or ["left"])[0]
+        share, dx = places[align]
+        taken = x + (1 - share) * width + dx
+        yield index, align, dx
 
 
 def _reference(data: pd.DataFrame, **encoding) -> alt.Chart:

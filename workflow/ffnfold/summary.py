@@ -141,7 +141,9 @@ def _against_floor(comparisons: pd.DataFrame, tables: Mapping[str, pd.DataFrame]
             *(floor[f"{name}{end}"] for end in ("", "_ci_low", "_ci_high", "_n")), unit=floor[f"{name}_unit"]
         )
         short = rows[rows["verdict"] == "does not beat the floor"]["variant"].tolist()
-        verdict = f"{variants(short)} {'do' if len(short) > 1 else 'does'} not beat it" if short else "every variant beats it"
+        verdict = (
+            f"{variants(short)} {'do' if len(short) > 1 else 'does'} not beat it" if short else "every variant beats it"
+        )
         if len(short) == len(rows):
             verdict = "no variant beats it"
         parts.append(
