@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup study test test-fast test-faults test-slurm lint docs clean
+.PHONY: help setup study audit test test-audit test-fast test-faults test-slurm lint docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,6 +33,12 @@ study: setup ## run the embedded study and name the report
 	@echo
 	@echo "ffnfold: done. Open results/mini/report/index.html"
 
+audit: setup ## run the audit of the published figures on the embedded study, and name its page
+	@echo "ffnfold: auditing the published figures on the study 'mini', $(CORES) cores"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --quiet rules reason --config study=mini -- audit
+	@echo
+	@echo "ffnfold: done. Open results/mini/audit/index.html"
+
 test: setup ## run all tests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
@@ -41,6 +47,9 @@ test-fast: setup ## run the unit tests only
 
 test-faults: setup ## kill, starve and fill up whole runs (30 kills: about ten minutes)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -s
+
+test-audit: audit ## check that the audit shows what each artefact does
+	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/audit -s
 
 test-slurm: setup ## run a study on a SLURM of one node (Debian; installs it as root where it is missing)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm -s

@@ -50,7 +50,7 @@ def build(base, variant):
     options = {
         "gpt2": {"method": "baseline"},
         "pruned": {"method": "prune", "scope": "embedding", "keep": 104_694_536},
-        "merged": {"method": "merge", "n": n},
+        "merged": {"method": "merge", "n": n, "write": "all"},
         "compressed": {"method": "compress", "n": n},
     }[method]
     if method in ("merged", "compressed"):
