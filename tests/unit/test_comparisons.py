@@ -29,13 +29,13 @@ def generator():
     return np.random.default_rng(7)
 
 
-def record(values, replicate=0, fingerprint="f", split="test"):
+def record(values, replicate=0, fingerprint="f", **protocol):
     return {
         "variant": "x",
         "replicate": replicate,
         "values": {name: {"value": number, "n": 6} for name, number in values.items()},
         "data": {"fingerprint": fingerprint},
-        "protocol": {"split": split},
+        "protocol": {"split": "test", "batch_size": 8, **protocol},
     }
 
 
@@ -193,6 +193,7 @@ def test_counts_are_an_exact_ratio():
         perplexity("g", BASE, start=3),
         perplexity("g", BASE, fingerprint="another"),
         perplexity("g", BASE, split="validation"),
+        perplexity("g", BASE, batch_size=2),
         Side("g", [record(figures(BASE))], [None]),
         Side("g", [record({})], [pd.DataFrame({"start_token": np.arange(6), "scored_tokens": SCORED})]),
     ],
@@ -200,6 +201,11 @@ def test_counts_are_an_exact_ratio():
 def test_other_items_are_not_compared(other):
     side = perplexity("v", BASE)
     assert compare("perplexity", "token_perplexity", side, other, STATISTICS, generator()) is None
+
+
+def test_a_setting_that_one_side_lacks_is_no_difference():
+    side, floor = perplexity("v", BASE, stage="recovered"), perplexity("g", BASE + 1.0, role="floor", floor="trigrams")
+    assert compare("perplexity", "token_perplexity", side, floor, STATISTICS, generator()).estimate < 1
 
 
 def test_other_reviews_and_lengths_are_not_compared():

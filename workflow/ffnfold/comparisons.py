@@ -196,7 +196,7 @@ def _compare_scores(
         return None
     for side, records in zip(frames, zip(*pairs, strict=True), strict=True):
         check_same_items(metric, side, f"{metric} of {records[0][0].get('variant', 'a side')}")
-    if not same_items(metric, frames[0][0], frames[1][0]) or _other_data(pairs):
+    if not same_items(metric, frames[0][0], frames[1][0]) or _measured_otherwise(pairs):
         return None
     variant, reference = (np.stack([f[column].to_numpy(dtype=np.float64) for f in side]) for side in frames)
     scored = frames[0][0]["scored_tokens"].to_numpy(dtype=np.float64) if metric == "perplexity" else None
@@ -254,12 +254,12 @@ def _factor(
     return max(factors, default=None)
 
 
-def _other_data(pairs: Sequence[_Pair]) -> bool:
-    """Whether the sides' records name different data or different splits."""
+def _measured_otherwise(pairs: Sequence[_Pair]) -> bool:
+    """Whether the sides' records name different data, or a setting that both have differs."""
     for (first, _), (second, _) in pairs:
         prints = [record["data"]["fingerprint"] for record in (first, second) if record.get("data")]
-        splits = [record["protocol"]["split"] for record in (first, second) if "split" in record.get("protocol", {})]
-        if len(set(prints)) > 1 or len(set(splits)) > 1:
+        mine, other = first.get("protocol", {}), second.get("protocol", {})
+        if len(set(prints)) > 1 or any(mine[key] != other[key] for key in mine.keys() & other.keys()):
             return True
     return False
 
