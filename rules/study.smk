@@ -311,12 +311,17 @@ def unfinished_figures():
     failed = {job for entry in workflow.scheduler.failed for job in (entry if entry.is_group() else [entry])}
     cells = []
     for job in workflow.dag.needrun_jobs():
-        if job.rule.name.startswith("measure_"):
+        metric = job.rule.name.removeprefix("measure_")
+        if metric in METRICS:
             logs = [j.log[0] for j in workflow.dag.bfs(workflow.dag.dependencies, job) if j in failed]
-            reason = failure_reason(logs)
-            metric = job.rule.name.removeprefix("measure_")
-            cells.append([job.wildcards.variant, int(job.wildcards.replicate), metric, reason])
+            cells.append([job.wildcards.variant, int(job.wildcards.replicate), metric, failure_reason(logs)])
     return cells
+
+
+def finished_files(paths):
+    """Those of some files that are there and that this run does not owe."""
+    owed = {str(path) for job in workflow.dag.needrun_jobs() for path in job.output}
+    return [path for path in paths if path not in owed and Path(path).is_file()]
 
 
 def say_gates():
@@ -362,6 +367,8 @@ onerror:
         "variants": VARIANT_ROWS,
         "replicates": [int(r) for r in REPLICATES],
         "unfinished": unfinished_figures(),
+        "floors": finished_files(target(f"floors/{name}.json") for name in FLOORS),
+        "gates": finished_files(gates_file()),
         "published": PUBLISHED,
         "templates": str(ROOT / "report" / "templates"),
     }

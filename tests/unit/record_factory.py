@@ -174,6 +174,19 @@ def comparisons(variants=VARIANTS):
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+GATE = {
+    "name": "non_overlapping",
+    "figure": "token_perplexity",
+    "expected": 29.94,
+    "tolerance": 0.01,
+    "found": 31.2,
+    "ci": [30.9, 31.5],
+    "n": 300,
+    "deviation": 0.042,
+    "passed": False,
+    "source": "a page",
+}
+
 CLAIMS = [
     {
         "id": "merged_keeps_parameters",

@@ -40,8 +40,18 @@ def write(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(info))
         (tmp_path / "provenance.json").write_text("{}")
+        (tmp_path / "trigram.json").write_text(json.dumps({**factory.floor_records("perplexity")[1], "items": None}))
+        (tmp_path / "gates.json").write_text(json.dumps([factory.GATE]))
         page = write_incomplete_report(
-            tmp_path, factory.study(), ROWS, [0], unfinished, PUBLISHED, ROOT / "report" / "templates"
+            tmp_path,
+            factory.study(),
+            ROWS,
+            [0],
+            unfinished,
+            PUBLISHED,
+            ROOT / "report" / "templates",
+            [str(tmp_path / "trigram.json")],
+            [str(tmp_path / "gates.json")],
         )
         return page and page.read_text()
 
@@ -56,6 +66,7 @@ def test_missing_cells_are_named_with_their_reason_and_the_others_shown(write, t
     assert page.count('class="failed"') > 5
     assert "3.165" in page, "the baseline's perplexity"
     assert "compressed_4 has the lowest" in page or "compressed_4" in page
+    assert "Kneser-Ney trigram" in page and "does not reproduce a known value" in page
     assert not (tmp_path / "provenance.json").exists(), "the next run has to write the page again"
 
 

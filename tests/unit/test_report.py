@@ -158,22 +158,10 @@ def test_the_page_says_whether_it_can_be_compared(page):
     assert "Not comparable" not in render(TEMPLATES, context(study=factory.study(comparable=True)))
 
 
-GATE = {
-    "name": "non_overlapping",
-    "figure": "token_perplexity",
-    "expected": 29.94,
-    "tolerance": 0.01,
-    "found": 31.2,
-    "ci": [30.9, 31.5],
-    "n": 300,
-    "deviation": 0.042,
-    "passed": False,
-    "source": "a page",
-}
-
-
 def test_a_failed_gate_is_a_red_line_at_the_top_with_both_figures():
-    page = render(TEMPLATES, context(gates=[GATE, {**GATE, "name": "fine", "found": 29.95, "passed": True}]))
+    page = render(
+        TEMPLATES, context(gates=[factory.GATE, {**factory.GATE, "name": "fine", "found": 29.95, "passed": True}])
+    )
     top = page[: page.index('<nav aria-label="Contents">')]
     assert top.count("does not reproduce a known value") == 1 and top.count('class="notice failed"') == 1
     assert "31.2" in top and "29.94" in top and "no known values" not in page

@@ -13,7 +13,7 @@ from ffnfold.files import read_json, write_atomic
 from ffnfold.jobs import explained
 from ffnfold.pages import render
 from ffnfold.published import read_published
-from ffnfold.records import METRICS, read_record
+from ffnfold.records import METRICS, read_items, read_record
 from ffnfold.report import FIGURE_TITLES, build_context
 from ffnfold.summary import baseline_name
 from ffnfold.tables import build_table
@@ -29,6 +29,8 @@ def write_incomplete_report(
     unfinished: Sequence[tuple[str, int, str, str]],
     published: str | Path,
     templates: str | Path,
+    floors: Sequence[str] = (),
+    gates: Sequence[str] = (),
 ) -> Path | None:
     """Write `report/index.html` from the records that there are.
 
@@ -41,18 +43,23 @@ def write_incomplete_report(
             Records of an earlier run at these places are out of date and are not shown.
         published: the published figures.
         templates: folder of the page's templates.
+        floors: records of what needs no language model, those that were made.
+        gates: the file of the base's check against known values, where it was made.
 
     Returns:
         The page, or None where not one figure has been made.
     """
-    results, records, failures = Path(results), [], []
+    results, records, failures, items = Path(results), [], [], {}
     reasons = {(variant, replicate, metric): reason for variant, replicate, metric, reason in unfinished}
     for metric in METRICS:
         for variant in variants:
             for replicate in replicates:
                 reason = reasons.get((variant["name"], replicate, metric))
                 if reason is None:
-                    records.append(read_record(results / f"metrics/{variant['name']}/{replicate}/{metric}.json"))
+                    path = results / f"metrics/{variant['name']}/{replicate}/{metric}.json"
+                    records.append(read_record(path))
+                    if len(replicates) > 1:  # to combine them
+                        items[metric, variant["name"], replicate] = read_items(path, records[-1])
                 else:
                     cell = {"variant": variant["name"], "method": variant["method"], "replicate": replicate}
                     failures.append({**cell, "metric": metric, "reason": reason})
@@ -62,7 +69,13 @@ def write_incomplete_report(
     present = [metric for metric in METRICS if any(record["metric"] == metric for record in records)]
     tables = {
         metric: build_table(
-            metric, records, figures_published, variants, {(v, r) for v, r, m in reasons if m == metric}
+            metric,
+            records,
+            figures_published,
+            variants,
+            {(v, r) for v, r, m in reasons if m == metric},
+            items={(v, r): scores for (m, v, r), scores in items.items() if m == metric},
+            floors=[record for record in map(read_record, map(Path, floors)) if record["metric"] == metric],
         )
         for metric in present
     }
@@ -73,7 +86,7 @@ def write_incomplete_report(
         # A figure shows the others beside the baseline; without it there is nothing to see.
         if all(metric in tables and baseline_name(tables[metric]) is not None for metric in sources):
             drawn[figure] = draw(figure, tables, bounds_by_task(infos))
-    page, gates = results / "report" / "index.html", results / "gates.json"
+    page = results / "report" / "index.html"
     context = build_context(
         study=study,
         records=records,
@@ -83,7 +96,7 @@ def write_incomplete_report(
         dataset_infos=infos,
         links={},
         failures=failures,
-        gates=read_json(gates) if gates.is_file() else None,
+        gates=read_json(gates[0]) if gates else None,
     )
     # The next complete run must write the page again, whatever its inputs' times: so it lacks its other output.
     (results / "provenance.json").unlink(missing_ok=True)
