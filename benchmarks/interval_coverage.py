@@ -5,8 +5,8 @@
 Prints one line for each kind of interval: coverage over 200 data sets and over all, each with its binomial standard
 error, in %. Sizes are those of real use: 12 or 50 timed pairs, 100 articles, hundreds of windows and reviews. The last
 group is what does not reach its level: a 90th percentile by bootstrap (a study takes it by order statistics), few items
-of a skewed kind, two replicates that differ much, and Satterthwaite's degrees of freedom, which `crossed_interval` does
-not use.
+of a skewed kind (with 3 or 5, Student's interval is 2 to 3 points short), two replicates that differ much, and
+Satterthwaite's degrees of freedom, which `crossed_interval` does not use.
 tests/unit/test_coverage.py draws from the same cases.
 """
 
@@ -82,6 +82,17 @@ def paired_mean(n: int) -> Case:
             (0.8 * ease + 0.6 * g.normal(size=n) < norm.ppf(share)).astype(float) for share in (0.88, 0.85)
         )
         return _holds(hypothesis_tests.paired_mean_difference(first, second, LEVEL, resamples, g), 0.03)
+
+    return draw
+
+
+def accuracies(n: int, gained: float, lost: float) -> Case:
+    """Reviews that only the first model, and that only the second has right."""
+
+    def draw(g: np.random.Generator, resamples: int) -> bool:
+        first, second, _ = g.multinomial(n, (gained, lost, 1 - gained - lost))
+        found = hypothesis_tests.accuracy_difference(int(first), int(second), n, LEVEL)
+        return _holds(found, 100 * (gained - lost))
 
     return draw
 
@@ -207,6 +218,9 @@ CASES: dict[str, Case] = {
     "median, 50 timings": quantile(50, 0.5),
     "Wilson, 400 reviews": wilson(400),
     "paired mean difference, 200 reviews": paired_mean(200),
+    "accuracy difference, 400 reviews, 10% to 7%": accuracies(400, 0.10, 0.07),
+    "accuracy difference, 400 reviews, 5% to 1%": accuracies(400, 0.05, 0.01),
+    "accuracy difference, 1,000 reviews, 20% to 15%": accuracies(1000, 0.20, 0.15),
     "paired rate difference, 200 windows": paired_rate(200),
     "paired median ratio, 50 pairs": paired_median(50),
     "median ratio, 12 timings each": unpaired_median(12),
@@ -226,6 +240,10 @@ CASES: dict[str, Case] = {
 SHORT: dict[str, Case] = {
     "90th percentile by bootstrap, 50 timings": quantile(50, 0.9),
     "90th percentile by bootstrap, 12 timings": quantile(12, 0.9),
+    "mean, 3 articles": mean(3),
+    "mean, 5 articles": mean(5),
+    "paired rate difference, 3 windows": paired_rate(3),
+    "paired rate difference, 5 windows": paired_rate(5),
     "mean, 12 articles, skewed": mean(12, 20.0),
     "crossed, 2 replicates, mostly replicates": crossed(2, 100, MIXES["mostly replicates"]),
     "crossed, 2 replicates, half and half": crossed(2, 100, MIXES["half and half"]),

@@ -6,7 +6,7 @@ rule align_layers:
     input:
         base="results/{study}/base/manifest.json",
         data="results/{study}/data/language_modeling/dataset_info.json",
-        gates=ancient(gates_file()),  # a barrier, not data: what it found changes nothing that is built
+        gates=ancient(GATES),  # a barrier, not data: what it found changes nothing that is built
         script=script_of("align_layers"),
         library=library_of("align_layers"),
     output:

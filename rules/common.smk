@@ -14,6 +14,7 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from ffnfold import preload, runlock, runmetadata
+from ffnfold.artefacts import artefacts_on
 from ffnfold.datasets import check_local_files, local_files
 from ffnfold.dependencies import library_files
 from ffnfold.device import resolve_device

@@ -94,7 +94,7 @@ rule render_report:
         figures=expand("results/{{study}}/figures/{figure}.svg", figure=FIGURES),
         comparisons="results/{study}/tables/comparisons.csv",
         claims="results/{study}/tables/claims.json",
-        gates=gates_file(),
+        gates=GATES,
         records=all_records,
         floors=[record for metric in METRICS for record in floors_of(metric)],
         published=PUBLISHED,

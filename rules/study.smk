@@ -10,6 +10,8 @@ BASELINE = next(name for name, options in VARIANTS.items() if options["method"] 
 AUDIT_CELLS = AUDIT.cells()
 AUDIT_KEYS = [list(key) for key in dict.fromkeys((c["owner"], c["variant"], c["metric"]) for c in AUDIT_CELLS)]
 STUDY_FACTS = {key: STUDY[key] for key in ("name", "description", "comparable", "seed", "replicates")}
+STUDY_FACTS["artefacts"] = artefacts_on(STUDY)
+STUDY_FACTS["known_values"] = len(STUDY["gates"]["known"])
 VARIANT_ROWS = [{"name": name, "method": options["method"]} for name, options in VARIANTS.items()]
 PUBLISHED = relative(ROOT / "config" / "published.csv")
 CLAIMS = relative(ROOT / "config" / "claims.yaml")
@@ -129,9 +131,13 @@ def preflight():
         return
     known = Path(target("base"))
     if not is_hub_id(source):
-        check_against_base(STUDY, load_config(source), NAME)
+        shape = load_config(source)
     elif (known / "manifest.json").is_file():
-        check_against_base(STUDY, load_config(known), NAME)
+        shape = load_config(known)
+    else:
+        return
+    for scenario, study in AUDIT.studies.items():
+        check_against_base(study, shape, f"{NAME}, audit scenario {scenario}" if scenario else NAME)
 
 
 def is_local(source):
@@ -209,9 +215,7 @@ def table_floors(wildcards):
     return floors_of(wildcards.metric)
 
 
-def gates_file():
-    """What the check of the base against known values found; [] where the study has none."""
-    return [target("gates.json")] if STUDY["gates"]["known"] else []
+GATES = target("gates.json")
 
 
 def report_templates():
@@ -306,16 +310,24 @@ def variant_options(wildcards):
     return AUDIT.options(scenario_of(wildcards), wildcards.variant)
 
 
-def unfinished_figures():
-    """Every figure that this run owed and did not make: variant, replicate, metric, reason."""
+def unfinished():
+    """What this run owed and did not make.
+
+    Returns:
+        Every figure of a variant: variant, replicate, metric, reason. Every failed job that no such figure waits for: name,
+        reason.
+    """
     failed = {job for entry in workflow.scheduler.failed for job in (entry if entry.is_group() else [entry])}
-    cells = []
+    cells, blamed = [], set()
     for job in workflow.dag.needrun_jobs():
         metric = job.rule.name.removeprefix("measure_")
         if metric in METRICS:
-            logs = [j.log[0] for j in workflow.dag.bfs(workflow.dag.dependencies, job) if j in failed]
-            cells.append([job.wildcards.variant, int(job.wildcards.replicate), metric, failure_reason(logs)])
-    return cells
+            causes = [j for j in workflow.dag.bfs(workflow.dag.dependencies, job) if j in failed]
+            blamed.update(causes)
+            reason = failure_reason([j.log[0] for j in causes])
+            cells.append([job.wildcards.variant, int(job.wildcards.replicate), metric, reason])
+    others = sorted(failed - blamed, key=lambda job: job.log[0])
+    return cells, [[" ".join([job.rule.name, *job.wildcards]), failure_reason([job.log[0]])] for job in others]
 
 
 def finished_files(paths):
@@ -326,8 +338,9 @@ def finished_files(paths):
 
 def say_gates():
     """Put what the base's check found on the console, a failed one in red."""
-    if gates_file() and Path(target("gates.json")).is_file():
-        print(console(json.loads(Path(target("gates.json")).read_text(encoding="utf-8")), sys.stderr), file=sys.stderr)
+    results = json.loads(Path(GATES).read_text(encoding="utf-8")) if Path(GATES).is_file() else []
+    if results:
+        print(console(results, sys.stderr), file=sys.stderr)
 
 
 checked(preflight)
@@ -361,16 +374,18 @@ onerror:
     say_gates()
     # Jobs have failed; what the others have made is shown all the same, where the page was asked for. A process of its own
     # does it: it draws.
+    cells, others = unfinished()
     facts = {
         "results": target(""),
         "study": STUDY_FACTS,
         "variants": VARIANT_ROWS,
         "replicates": [int(r) for r in REPLICATES],
-        "unfinished": unfinished_figures(),
+        "unfinished": cells,
+        "others": others,
         "floors": finished_files(target(f"floors/{name}.json") for name in FLOORS),
-        "gates": finished_files(gates_file()),
+        "gates": finished_files([GATES]),
         "published": PUBLISHED,
         "templates": str(ROOT / "report" / "templates"),
     }
-    if facts["unfinished"] and any(job.rule.name == "render_report" for job in workflow.dag.needrun_jobs()):
+    if any(job.rule.name == "render_report" for job in workflow.dag.needrun_jobs()):
         subprocess.run([sys.executable, "-m", "ffnfold.incomplete"], input=json.dumps(facts), text=True)

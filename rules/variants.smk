@@ -8,7 +8,7 @@ rule build_variant:
         unpack(training_data_of),
         files=ancient(source_files),
         base="results/{study}/base/manifest.json",
-        gates=ancient(gates_file()),  # a barrier, not data: what it found changes nothing that is built
+        gates=ancient(GATES),  # a barrier, not data: what it found changes nothing that is built
         script=script_of("build_variant"),
         library=build_library,
     output:

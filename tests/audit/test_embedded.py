@@ -32,12 +32,12 @@ def test_counted_pads_alone_make_the_pruned_model_a_hundred_times_worse(figures)
 
 
 def test_early_stopping_scrambles_the_order_of_latencies(figures):
-    stopped, fixed = figures["latency_ms_median", "published", ""], figures["latency_ms_median", "without"]
-    fixed = fixed["stop_at_end_of_text"]
-    print(f"\n    stopped {stopped.round(1).to_dict()}\n    fixed {fixed.round(1).to_dict()}")
-    assert stopped["compressed_10"] > stopped["gpt2"] and stopped["pruned_104M"] > 2 * stopped["gpt2"]
-    deep, shallow = fixed[["gpt2", "pruned_104M", "merged_4"]], fixed[["compressed_4", "compressed_10"]]
-    assert shallow.max() < deep.min() and deep.max() < 2 * deep.min()
+    # Times as shares of the baseline's, which is timed in turn with each variant: what else the machine does cancels.
+    stopped, fixed = 1 / figures["speedup", "published", ""], 1 / figures["speedup", "without", "stop_at_end_of_text"]
+    print(f"\n    stopped {stopped.round(2).to_dict()}\n    fixed {fixed.round(2).to_dict()}")
+    assert stopped["compressed_10"] > 1 and stopped["pruned_104M"] > 2
+    assert fixed[["compressed_4", "compressed_10"]].max() < 0.7
+    assert fixed[["pruned_104M", "merged_4"]].min() > 0.6 and fixed[["pruned_104M", "merged_4"]].max() < 1.6
 
 
 def test_the_articles_words_carry_a_broken_model(figures):

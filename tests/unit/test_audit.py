@@ -65,6 +65,9 @@ def made(changes=None):
             names = {"metric": metric, "variant": variant, "scenario": scenario, "artefact": artefact}
             cells.append({**names, "owner": owner})
             values = {name: factory.value(figure, UNITS[metric], 0.02 * figure, 100) for name in VALUES[metric]}
+            if metric == "latency":
+                ratio = figures[0] / figure
+                values["speedup"] = factory.value(ratio, "x", 0.02 * ratio, 100)
             records[owner, variant, metric] = {"values": values}
     return cells, records
 
@@ -93,6 +96,9 @@ def test_each_step_is_compared_with_where_it_starts():
     assert at["token_perplexity", "without", "score_padding", "pruned_104M"] == pytest.approx(1.9 / 900)
     assert at["token_perplexity", "only", "score_padding", "compressed_10"] == pytest.approx(80 / 4.1)
     assert at["accuracy", "only", "pool_last_position", "gpt2"] == pytest.approx(-7)
+    records = table.set_index(["value_name", "step", "artefact", "variant"])["record"]
+    assert records["accuracy", "sound", "", "gpt2"] == "metrics/gpt2/0/sentiment.json"
+    assert records["rouge1", "published", "", "gpt2"] == "audit/published/metrics/gpt2/0/summarization.json"
 
 
 def test_the_four_effects_are_seen_where_they_are():
@@ -102,7 +108,7 @@ def test_the_four_effects_are_seen_where_they_are():
     assert "1.06 times gpt2 and 0.43 times compressed_10" in pads["text"], "1.9 / 1.8 and 1.9 / 4.4"
     assert "compressed_10, with less to compute, is slower than gpt2" in stopping["text"]
     assert "pruned_104M, with as much to compute, takes 7.50 times gpt2" in stopping["text"]
-    assert "the order is that of what they have to compute" in stopping["text"]
+    assert "no order beyond the intervals contradicts" in stopping["text"]
     assert "2,150" in words["text"] and "90% of its ROUGE-1" in words["text"] and "10% of its ROUGE-L" in words["text"]
     assert (
         "shifts the accuracy by gpt2 −7.0 points" in pooling["text"]

@@ -105,7 +105,7 @@ def test_a_placeholder_stands_on_both_sides(tmp_path):
 # ----------------------------------------------------------------------------------------------------------- judging
 
 
-def study(intervals, missing=(), apart=()):
+def study(intervals, missing=(), apart=(), n=None):
     """Look-ups that give the interval of `intervals` under the variant's name, exact where it has no width."""
 
     def compare(metric, name, variant, against):
@@ -114,13 +114,13 @@ def study(intervals, missing=(), apart=()):
         low, high = intervals[variant]
         scale, unit = scale_of(metric, name)
         middle = (low + high) / 2
-        return Comparison(metric, name, variant, against, middle, scale, unit, low, high, 0.01, 240, 1, "a test")
+        return Comparison(metric, name, variant, against, middle, scale, unit, low, high, 0.01, n or 240, 1, "a test")
 
     def value(metric, name, variant):
         if variant in missing:
             return None
         low, high = intervals.get(variant, (1.0, 1.0))
-        return Value((low + high) / 2, "%", low, high, 500, "a method")
+        return Value((low + high) / 2, "%", low, high, n or 500, "a method")
 
     return compare, value
 
@@ -136,7 +136,7 @@ def near(tmp_path, **changes):
 
 def test_a_claim_is_confirmed_where_all_intervals_lie_inside(tmp_path):
     found = verdict(near(tmp_path), {"merged_2": (1.0, 1.02), "merged_4": (1.05, 1.1)})
-    assert (found.verdict, found.reason) == (CONFIRMED, "all 2 tests support it")
+    assert (found.verdict, found.reason) == (CONFIRMED, "both tests support it")
     assert found.evidence[0] == (
         "merged_2 / gpt2, token perplexity: 1.010× (95% interval 1.000 to 1.020, n\u00a0=\u00a0240); "
         "at most 1.1: supports."
@@ -173,7 +173,8 @@ def test_an_absolute_figure_needs_a_comparable_study(tmp_path):
     path = write(tmp_path / "claims.yaml", comparable_only=True, test=line | {"at_least": 82, "at_most": 84})
     assert verdict(path, {"merged_4": (82.5, 83.5)}).verdict == CONFIRMED
     found = verdict(path, {"merged_4": (70.0, 72.0)}, comparable=False)
-    assert found.verdict == LEFT_OPEN and "only a study on the published model and data" in found.reason
+    reason = "only a study on the published model and data can judge it"
+    assert (found.verdict, found.reason) == (LEFT_OPEN, reason)
     # The figure is shown, without a judgement.
     assert found.evidence == ("merged_4, accuracy: 71.0\u00a0% (95% interval 70.0 to 72.0, n\u00a0=\u00a0500).",)
     assert verdict(path, {"merged_4": (70.0, 72.0)}).verdict == REFUTED
@@ -184,6 +185,23 @@ def test_an_exact_count_needs_no_interval(tmp_path):
     found = verdict(write(tmp_path / "claims.yaml", test=line), {"merged_4": (0.43042, 0.43042)})
     assert found.evidence == ("merged_4 / gpt2, stored parameters: 0.4304×; 0.425 to 0.435: supports.",)
     assert found.reason == "its test supports it"
+
+
+def test_one_item_alone_leaves_it_open(tmp_path):
+    for line in ({}, {"metric": "sentiment", "value": "accuracy", "against": None, "scale": "absolute"}):
+        path = write(tmp_path / "claims.yaml", test=line)
+        found = verdict(path, {"merged_4": (1.05, 1.05)}, n=1)
+        assert (found.verdict, found.reason) == (LEFT_OPEN, "one item alone shows no spread")
+        assert found.evidence[0].endswith(": one item alone shows no spread.")
+        assert verdict(path, {"merged_4": (1.2, 1.2)}, n=1).verdict == LEFT_OPEN
+        assert verdict(path, {"merged_4": (1.05, 1.05)}, n=2).verdict == CONFIRMED
+    counted = write(tmp_path / "claims.yaml", test={"metric": "parameters", "value": "stored_parameters"})
+    assert verdict(counted, {"merged_4": (1.05, 1.05)}, n=1).verdict == CONFIRMED
+
+
+def test_an_estimate_without_width_is_not_printed_as_a_count(tmp_path):
+    found = verdict(write(tmp_path / "claims.yaml"), {"merged_4": (1.05, 1.05)})
+    assert "n\u00a0=\u00a0240" in found.evidence[0]
 
 
 def test_the_published_claims_are_judged_in_their_order():

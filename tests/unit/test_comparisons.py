@@ -19,7 +19,14 @@ from ffnfold.comparisons import (
     write_comparisons,
 )
 from ffnfold.errors import InputError
-from ffnfold.hypothesis_tests import crossed_interval, holm, mcnemar, nested_interval, paired_rate_difference
+from ffnfold.hypothesis_tests import (
+    accuracy_difference,
+    crossed_interval,
+    holm,
+    mcnemar,
+    nested_interval,
+    paired_rate_difference,
+)
 
 STATISTICS = {"confidence": 0.95, "resamples": 500}
 SCORED = np.array([10, 20, 30, 40, 25, 15])
@@ -80,7 +87,14 @@ def test_perplexity_is_the_ratio_over_the_same_windows():
     assert (found.ci_low, found.ci_high) == pytest.approx((math.exp(expected.low), math.exp(expected.high)))
     assert found.p_value == expected.p_value
     assert (found.scale, found.unit, found.n, found.replicates) == ("ratio", "x", 6, 1)
-    assert found.test == "paired bootstrap over 6 windows, 10000 resamples"
+    assert found.test == "paired t test over 6 windows"
+
+
+def test_eight_items_are_resampled():
+    rows = np.linspace(0.1, 0.4, 8)
+    sides = scores("v", rows, "rougeL", "rougeL"), scores("g", rows[::-1], "rougeL", "rougeL")
+    found = compare("summarization", "rougeL", *sides, STATISTICS, generator())
+    assert found.test == "paired bootstrap over 8 articles, 10000 resamples"
 
 
 def test_word_perplexity_and_bits_follow_from_the_rate():
@@ -116,8 +130,11 @@ def test_accuracy_is_tested_by_mcnemar():
     # 6 of 8 and 4 of 8: 25 points. Alone right: 3 to 1.
     assert found.estimate == 25.0 and (found.scale, found.unit) == ("difference", "points")
     assert found.p_value == mcnemar(first == 1, second == 1)[2] == pytest.approx(2 * (1 + 4) / 16)
-    assert found.test.startswith("exact McNemar, 3 reviews to 1; interval by paired bootstrap over 8 reviews")
-    assert found.ci_low <= 25 <= found.ci_high
+    assert found.test == "exact McNemar, 3 reviews to 1; interval of the two shares"
+    expected = accuracy_difference(3, 1, 8, 0.95)
+    assert (found.ci_low, found.ci_high) == (expected.low, expected.high)
+    # p = 0.625, so the interval holds 0.
+    assert found.ci_low <= 0 <= 25 <= found.ci_high
 
 
 def test_rouge_is_the_difference_over_articles():
@@ -164,6 +181,16 @@ def test_latency_between_two_variants_is_the_ratio_of_medians():
     found = compare("latency", "latency_ms_median", first, second, STATISTICS, generator())
     assert found.estimate == pytest.approx(3 / 5) and found.ci_low < 0.6 < found.ci_high
     assert found.test.startswith("unpaired bootstrap over 3 timings each")
+
+
+@pytest.mark.parametrize("change", [{"protocol": {"generated_tokens": 5}}, {"data": {"fingerprint": "another"}}])
+def test_latencies_of_two_variants_need_one_protocol(change):
+    first, second = (latency(name, [([1.0] * 3, [2.0, 3, 9])]) for name in "vw")
+    for side in (first, second):
+        side.records[0]["protocol"]["generated_tokens"] = 20
+    assert compare("latency", "latency_ms_median", first, second, STATISTICS, generator()).estimate == 1
+    other = Side("w", [second.records[0] | change], second.items)
+    assert compare("latency", "latency_ms_median", first, other, STATISTICS, generator()) is None
 
 
 def test_latency_over_replicates_is_students_interval_of_log_ratios():

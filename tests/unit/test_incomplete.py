@@ -44,12 +44,13 @@ def write(tmp_path):
         (tmp_path / "gates.json").write_text(json.dumps([factory.GATE]))
         page = write_incomplete_report(
             tmp_path,
-            factory.study(),
+            {**factory.study(), "known_values": 1},
             ROWS,
             [0],
             unfinished,
             PUBLISHED,
             ROOT / "report" / "templates",
+            [("measure_floor tfidf", "no such file <i>there</i>")],
             [str(tmp_path / "trigram.json")],
             [str(tmp_path / "gates.json")],
         )
@@ -66,6 +67,7 @@ def test_missing_cells_are_named_with_their_reason_and_the_others_shown(write, t
     assert page.count('class="failed"') > 5
     assert "3.165" in page, "the baseline's perplexity"
     assert "compressed_4 has the lowest" in page or "compressed_4" in page
+    assert "measure_floor tfidf. Reason: no such file &lt;i&gt;there&lt;/i&gt;" in page
     assert "Kneser-Ney trigram" in page and "does not reproduce a known value" in page
     assert not (tmp_path / "provenance.json").exists(), "the next run has to write the page again"
 

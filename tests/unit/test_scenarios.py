@@ -4,7 +4,8 @@ import copy
 from pathlib import Path
 
 import pytest
-from ffnfold.artefacts import ARTEFACTS
+import yaml
+from ffnfold.artefacts import ARTEFACTS, artefacts_on
 from ffnfold.errors import InputError
 from ffnfold.methods import REGISTRY
 from ffnfold.protocols import SECTIONS, effective
@@ -44,10 +45,13 @@ def changed_keys(before, after):
 
 
 @pytest.mark.parametrize("artefact", ARTEFACTS, ids=lambda a: a.name)
-@pytest.mark.parametrize("step", ["only", "without"])
-def test_a_scenario_changes_its_artefact_and_nothing_else(audit, artefact, step):
-    start = SOUND if step == "only" else PUBLISHED
-    changed = changed_keys(settings_of(audit, start), settings_of(audit, f"{step}_{artefact.name}"))
+def test_a_scenario_changes_its_artefact_and_nothing_else(audit, artefact):
+    changed = changed_keys(settings_of(audit, SOUND), settings_of(audit, f"only_{artefact.name}"))
+    assert changed and changed <= {*artefact.keys, *artefact.also}
+    if artefact.part_of:
+        assert f"without_{artefact.name}" not in audit.studies, "padded rows are cut rows"
+        return
+    changed = changed_keys(settings_of(audit, PUBLISHED), settings_of(audit, f"without_{artefact.name}"))
     assert changed and changed <= set(artefact.keys)
 
 
@@ -152,10 +156,42 @@ def test_a_scenario_that_does_not_fit_the_base_is_named():
     )
 
 
-def test_an_audited_variant_that_one_study_lacks_is_named():
+def test_an_audited_variant_that_one_study_lacks_is_named(tmp_path):
+    mine = {
+        "extends": "mini",
+        "variants": {"merged_5": {"method": "merge", "n": 5}},
+        "audit": {"variants": ["merged_5"]},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine))
     with pytest.raises(InputError, match="not in both studies") as error:
-        audit_of(audit={"variants": ["merged_5"]}, variants={"merged_5": {"method": "merge", "n": 5}})
+        audit_of(str(tmp_path / "mine.yaml"))
     assert "merged_5" in str(error.value) and "mini_published" in str(error.value)
+
+
+def test_overrides_hold_for_both_sides_below_what_is_published():
+    audit = audit_of(recovery={"training": {"steps": 5, "pack": True}}, metrics={"latency": {"threads": 2}})
+    for scenario in (SOUND, PUBLISHED):
+        assert audit.settings(scenario, "gpt2", "recovery")["steps"] == 5
+        assert audit.settings(scenario, "gpt2", "latency")["threads"] == 2
+    assert audit.settings(PUBLISHED, "gpt2", "recovery")["pack"] is False, "as published"
+
+
+def test_trainings_on_another_prompt_are_not_shared(tmp_path):
+    other = {"extends": "mini", "metrics": {"summarization": {"prompt": "\nIn short:"}}, "audit": {"against": None}}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump({**other, "audit": {"against": None, "variants": []}}))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"extends": "mini", "audit": {"against": "other"}}))
+    audit = audit_of(str(tmp_path / "mine.yaml"))
+    assert audit.owner(PUBLISHED, "gpt2", "recovered") == PUBLISHED
+    assert audit.owner(PUBLISHED, "gpt2", "built") == SOUND
+
+
+def test_a_study_says_which_artefacts_are_on():
+    assert artefacts_on(load_study({"study": "mini"}, STUDIES)) == []
+    found = artefacts_on(load_study({"study": "mini_published"}, STUDIES))
+    assert "latency.stop_at_end_of_text: true" in found and "alignment.calibrate_on_test: true" in found
+    assert "settings of their own (distilgpt2, pruned_104M)" in found
+    assert "write: anchor (merged_2, merged_4, merged_6, merged_8, merged_10)" in found
+    assert 'sentiment.pool: "last_position" (pruned_104M)' in found
 
 
 def test_the_studies_are_not_changed_by_an_audit():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from ffnfold.hypothesis_tests import (
+    accuracy_difference,
     bootstrap_p_value,
     crossed_interval,
     holm,
@@ -140,6 +141,33 @@ def test_the_p_value_and_the_interval_agree(seed, n, shift):
         assert (low <= 0 <= high) == (p > 0.05)
 
 
+@given(st.integers(0, 10_000), st.integers(2, 7), st.floats(-2, 2), st.sampled_from([0.9, 0.95]))
+def test_few_items_get_students_interval_and_p_value(seed, n, shift, level):
+    generator = np.random.default_rng(seed)
+    first, second = generator.normal(shift, 1, n), np.zeros(n)
+    expected = stats.ttest_1samp(first, 0)
+    interval = expected.confidence_interval(level)
+    found = paired_mean_difference(first, second, level, 50, generator)
+    assert (found.low, found.high, found.p_value) == pytest.approx((interval.low, interval.high, expected.pvalue))
+    assert mean_interval(first, level, 50, generator) == pytest.approx(found[:3])
+    # Windows of one length: a rate is the mean over that length.
+    rate = paired_rate_difference(4 * first, 4 * second, np.full(n, 4.0), level, 50, generator)
+    assert rate == pytest.approx(found)
+    assert ratio_interval(4 * first, np.full(n, 4.0), level, 50, generator) == pytest.approx(found[:3])
+    for estimate in (found, rate):
+        assert (estimate.low <= 0 <= estimate.high) == (estimate.p_value >= 1 - level)
+
+
+def test_few_windows_vary_by_their_influence_on_the_rate(generator):
+    # 2 + 6 nats over 1 + 3 tokens and 1 over 1: rate 9 / 5. Influence: (2 - 1.8, 6 - 5.4, 1 - 1.8) / (5 / 3)
+    # = 0.12, 0.36, -0.48; variance (0.0144 + 0.1296 + 0.2304) / 2 / 3 = 0.0624.
+    nats, tokens = np.array([2.0, 6, 1]), np.array([1.0, 3, 1])
+    half = stats.t.isf(0.025, 2) * np.sqrt(0.0624)
+    assert ratio_interval(nats, tokens, 0.95, 9, generator) == pytest.approx((1.8, 1.8 - half, 1.8 + half))
+    found = paired_rate_difference(nats, np.zeros(3), tokens, 0.95, 9, generator)
+    assert found.p_value == pytest.approx(2 * stats.t.sf(1.8 / np.sqrt(0.0624), 2))
+
+
 def test_paired_differences_are_those_of_the_means(generator):
     first, second = np.array([0.4, 0.9, 0.1]), np.array([0.1, 0.5, 0.3])
     # (0.3 + 0.4 - 0.2) / 3
@@ -196,6 +224,41 @@ def test_mcnemar_by_hand():
     # Discordant: 4 to 1. Two-sided binomial(5, 1/2): 2 x (1 + 5) / 32.
     assert mcnemar(first, second) == (4, 1, pytest.approx(12 / 32))
     assert mcnemar(first, first) == (0, 0, 1.0)
+
+
+def test_the_accuracy_difference_by_hand():
+    # 60 to 20 of 1,000: Clopper and Pearson give 4.609% to 7.657% and 1.226% to 3.072%. So 4 points, less
+    # sqrt((6 - 4.609)^2 + (3.072 - 2)^2) = 1.756, and more sqrt((7.657 - 6)^2 + (2 - 1.226)^2) = 1.829.
+    found = accuracy_difference(60, 20, 1000, 0.95)
+    assert found[:3] == pytest.approx((4, 4 - 1.756, 4 + 1.829), abs=2e-3) and found.p_value < 1e-5
+    # 4 to 0 of 1,000: p = 2 / 2 ** 4, so the interval must hold 0.
+    found = accuracy_difference(4, 0, 1000, 0.95)
+    assert found.value == 0.4 and found.p_value == 0.125 and found.low < 0 < found.high
+    # None: the largest share of discordant items that shows none of 1,000 with a chance of 2.5%.
+    most = 100 * (1 - 0.025 ** (1 / 1000))
+    assert accuracy_difference(0, 0, 1000, 0.95) == pytest.approx((0, -most, most, 1))
+    with pytest.raises(ValueError, match="5 discordant of 4 items"):
+        accuracy_difference(3, 2, 4, 0.95)
+    with pytest.raises(ValueError, match="0 discordant of 0 items"):
+        accuracy_difference(0, 0, 0, 0.95)
+
+
+def check_accuracy_difference(only_first, only_second, items, level):
+    value, low, high, p = accuracy_difference(only_first, only_second, items, level)
+    assert (low <= 0 <= high) == (p >= 1 - level)
+    assert -100.0001 <= low <= value <= high <= 100.0001
+    assert accuracy_difference(only_second, only_first, items, level) == pytest.approx((-value, -high, -low, p))
+
+
+def test_the_accuracy_differences_interval_and_p_value_agree_for_all_small_counts():
+    for only_first in range(16):
+        for only_second in range(16):
+            check_accuracy_difference(only_first, only_second, only_first + only_second + 1, 0.95)
+
+
+@given(st.integers(0, 500), st.integers(0, 500), st.integers(1, 1000), st.sampled_from([0.8, 0.9, 0.95, 0.99]))
+def test_the_accuracy_differences_interval_and_p_value_agree(only_first, only_second, others, level):
+    check_accuracy_difference(only_first, only_second, only_first + only_second + others, level)
 
 
 def test_the_sign_test_by_hand():

@@ -177,6 +177,15 @@ def test_one_kind_of_floor(edited):
     assert rules == {"measure_floor": 2, **AFTER_ONE_TABLE} and variants == set()
 
 
+def test_a_known_value_of_the_base(checkout, edited):
+    def change(study):
+        gate = {"protocol": "windows", "window": 64, "expected": 30.0, "source": "a made-up page"}
+        study["gates"] = {"known": {"mine": gate}}
+
+    rules, _ = edit_study(checkout, edited, change)
+    assert rules == {"measure_gates": 1, **REPORT}
+
+
 def test_the_published_claims(edited):
     rules, _ = edited("config/claims.yaml", "# What", "# Changed. What")
     assert rules == {"compare_variants": 1, **REPORT}

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from ffnfold.protocols import SECTIONS, effective
+from ffnfold.settings import load_schema, resolve
 
 
 @dataclass(frozen=True)
@@ -14,26 +20,33 @@ class Artefact:
         metrics: whose figures it touches.
         keys: its settings: `section.key` of a variant's protocol, `alignment.key`, or `surgery` for its own line.
         words: what it does, for readers of the audit.
+        also: settings without which it cannot be; putting it into a sound study sets these too.
+        part_of: the artefact that cannot do without this one, so that it is never taken out of the published protocol.
     """
 
     name: str
     metrics: tuple[str, ...]
     keys: tuple[str, ...]
     words: str
+    also: tuple[str, ...] = ()
+    part_of: str = ""
 
 
 ARTEFACTS = (
     Artefact(
         "score_padding",
         ("perplexity",),
-        ("perplexity.score_padding", "perplexity.pad_to"),
-        "pads fill rows up and are counted, in the loss and among the tokens",
+        # The batch decides how far rows are filled up, and nothing where no pad is counted.
+        ("perplexity.score_padding", "perplexity.pad_to", "perplexity.batch_size"),
+        "rows are filled up with pads, and the pads are counted, in the loss and among the tokens",
+        also=("perplexity.truncate_tokens",),
     ),
     Artefact(
         "truncate_tokens",
         ("perplexity",),
         ("perplexity.truncate_tokens",),
         "each row is scored by itself and cut, so no row sees the text before it",
+        part_of="score_padding",
     ),
     Artefact(
         "labels_on_padding",
@@ -95,3 +108,39 @@ ARTEFACTS = (
         "only the first items are measured; for latency, one prompt again and again",
     ),
 )
+
+
+def artefacts_on(study: Mapping[str, Any]) -> list[str]:
+    """The artefacts that a study has on, in words: settings with their variants, variants with a protocol of their own.
+
+    Args:
+        study: validated, with every default written out.
+    """
+    found: dict[str, list[str]] = {}
+    for section, name, default in _switches():
+        if section == "alignment":
+            if study["alignment"][name] != default:
+                found[f"alignment.{name}: {json.dumps(study['alignment'][name])}"] = []
+            continue
+        for variant in study["variants"]:
+            value = effective(study, variant, section)[name]
+            if value != default:
+                found.setdefault(f"{section}.{name}: {json.dumps(value)}", []).append(variant)
+    for variant, line in study["variants"].items():
+        if line.get("write", "all") != "all":
+            found.setdefault(f"write: {line['write']}", []).append(variant)
+        if line.get("protocol"):
+            found.setdefault("settings of their own", []).append(variant)
+    everywhere = len(study["variants"])
+    return [text if len(names) in (0, everywhere) else f"{text} ({', '.join(names)})" for text, names in found.items()]
+
+
+def _switches() -> Iterator[tuple[str, str, Any]]:
+    """Section, key and default of every setting that the schema calls an artefact."""
+    schema = load_schema("study")
+    nodes = {section: schema["properties"][a]["properties"][b] for section, (a, b) in SECTIONS.items()}
+    for section, node in {**nodes, "alignment": schema["properties"]["alignment"]}.items():
+        for name, part in resolve(node, schema)["properties"].items():
+            part = part if part is True else resolve(part, schema)
+            if part is not True and "artefact" in part.get("description", "").lower():
+                yield section, name, part["default"]

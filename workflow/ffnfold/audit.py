@@ -15,7 +15,7 @@ from ffnfold.formatting import decimals, number, variants, with_unit, words
 #: The figures that are audited, and whether a change of them is a ratio or a difference.
 FIGURES = {
     "perplexity": {"token_perplexity": "ratio"},
-    "latency": {"latency_ms_median": "ratio"},
+    "latency": {"latency_ms_median": "ratio", "speedup": "ratio"},
     "sentiment": {"accuracy": "difference"},
     "summarization": {"rougeL": "difference", "rouge1": "difference", "rouge2": "difference"},
 }
@@ -23,7 +23,7 @@ NOTABLE = 1.5  # latencies of models with equal work differ by less on a machine
 HEADLINES = {metric: next(iter(names)) for metric, names in FIGURES.items()}
 COLUMNS = (
     *("metric", "value_name", "variant", "step", "artefact", "value", "ci_low", "ci_high", "unit", "n"),
-    *("scale", "change", "change_low", "change_high", "generated_tokens"),
+    *("scale", "change", "change_low", "change_high", "generated_tokens", "record"),
 )
 
 
@@ -60,7 +60,8 @@ def effects_table(
     Returns:
         One row for each cell and figure, columns `COLUMNS`. `step` is sound, published, only (the sound run with one
         artefact) or without (the as-published run less one). The change of `only` and of `published` is from the sound
-        figure, that of `without` from the as-published one; a sound figure has none.
+        figure, that of `without` from the as-published one; a sound figure has none. `record` is the record's place in
+        the study's results.
 
     Raises:
         InputError: a record lacks a figure, or holds one that no ratio can be made of.
@@ -71,6 +72,7 @@ def effects_table(
         metric, variant, scenario = cell["metric"], cell["variant"], cell["scenario"]
         step = scenario if cell["artefact"] is None else scenario.partition("_")[0]
         values = _values(records, cell)
+        folder = f"audit/{cell['owner']}/" if cell["owner"] else ""
         start = {"sound": None, "without": "published"}.get(step, "sound")
         base = start and _values(records, starts[metric, variant, start])
         for name, scale in FIGURES[metric].items():
@@ -84,6 +86,7 @@ def effects_table(
                     "scale": scale,
                     **dict(zip(("change", "change_low", "change_high"), changed, strict=True)),
                     "generated_tokens": values.get("generated_tokens", {}).get("value", math.nan),
+                    "record": f"{folder}metrics/{variant}/0/{metric}.json",
                 }
             )
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -120,7 +123,7 @@ def findings(
     at = table.set_index(["value_name", "step", "artefact", "variant"]).sort_index()
     return [
         _pads(at, facts),
-        _stopping(at, flops),
+        _stopping(at, facts, flops),
         _own_words(at, facts, before_recovery),
         _pooling(at, facts),
     ]
@@ -146,47 +149,68 @@ def _pads(at: pd.DataFrame, facts: Mapping[str, Sequence[str]]) -> dict[str, obj
 
     with_pads, ratios = times("published", "")
     without, plain = times("without", "score_padding")
-    middle, low = float(np.median([r[0] for r in ratios.values()])), float(np.median([r[1] for r in ratios.values()]))
+    middle, least = float(np.median([r[0] for r in ratios.values()])), min(r[1] for r in ratios.values())
     text = (
         f"As published, {masked[0]} was trained with its pads masked out of the loss and then scored with them: token "
         f"perplexity {_shown(with_pads)}. The others had learnt to emit pads: it is "
-        f"{words([f'{_times(r[0])} that of {v}' for v, r in ratios.items()])}, in the median {_times(middle)} (95% "
-        f"interval from {_times(low)}). With the pads left out of the score and nothing else changed it is "
-        f"{_shown(without)}: {words([f'{_times(r[0])} {v}' for v, r in plain.items()])}."
+        f"{words([f'{_times(r[0])} that of {v}' for v, r in ratios.items()])}, in the median {_times(middle)} (the "
+        f"lowest end of a 95% interval: {_times(least)}). With the pads left out of the score and nothing else changed "
+        f"it is {_shown(without)}: {words([f'{_times(r[0])} {v}' for v, r in plain.items()])}."
     )
-    return {"title": title, "text": text, "shown": bool(low >= 100 and max(r[0] for r in plain.values()) < 10)}
+    return {
+        "title": title,
+        "text": text,
+        "shown": bool(middle >= 100 and least > 10 and max(r[0] for r in plain.values()) < 10),
+    }
 
 
-def _stopping(at: pd.DataFrame, flops: Mapping[str, float]) -> dict[str, object]:
+def _stopping(at: pd.DataFrame, facts: Mapping[str, Sequence[str]], flops: Mapping[str, float]) -> dict[str, object]:
     title = "An order of speed that is an order of silence"
-    names = list(dict.fromkeys(at.loc[("latency_ms_median", "published")].index.get_level_values("variant")))
+    names, baseline = facts["audited"], facts["baseline"][0]
 
-    def against_compute(step: str, artefact: str) -> list[str]:
-        """What latencies, intervals apart, say other than the operations a token."""
+    def times(step: str, artefact: str) -> dict[str, pd.Series]:
+        """Each variant's time as a share of the baseline's, which was timed in turn with it."""
+        rows = {v: _at(at, "speedup", step, artefact, v) for v in names}
+        keys = {"value": "value", "ci_low": "ci_high", "ci_high": "ci_low", "generated_tokens": "generated_tokens"}
+        found = {v: pd.Series({k: row[of] for k, of in keys.items()}) for v, row in rows.items()}
+        for figure in found.values():
+            figure[["value", "ci_low", "ci_high"]] = 1 / figure[["value", "ci_low", "ci_high"]]
+        return found
+
+    def against_compute(found: Mapping[str, pd.Series]) -> list[str]:
+        """What times, intervals apart, say other than the operations a token."""
         slower: dict[str, list[str]] = {}
         for one, other in combinations(names, 2):
-            fast, slow = sorted((one, other), key=lambda v: _at(at, "latency_ms_median", step, artefact, v)["value"])
-            a, b = (_at(at, "latency_ms_median", step, artefact, v) for v in (fast, slow))
+            fast, slow = sorted((one, other), key=lambda v: found[v]["value"])
+            a, b = found[fast], found[slow]
             if flops[slow] < flops[fast] and a["ci_high"] < b["ci_low"]:
                 slower.setdefault(f"{slow}, with less to compute, is slower than", []).append(fast)
             elif flops[slow] == flops[fast] and NOTABLE * a["ci_high"] < b["ci_low"]:
                 part = f"{_times(b['value'] / a['value'])} {fast}"
                 slower.setdefault(f"{slow}, with as much to compute, takes", []).append(part)
-        return [f"{claim} {words(found)}" for claim, found in slower.items()]
+        return [f"{claim} {words(parts)}" for claim, parts in slower.items()]
 
-    def listed(step: str, artefact: str) -> str:
-        rows = sorted((_at(at, "latency_ms_median", step, artefact, v)["value"], v) for v in names)
-        tokens = {v: _at(at, "latency_ms_median", step, artefact, v)["generated_tokens"] for v in names}
-        return ", ".join(f"{v} {number(ms, 1)} ms ({tokens[v]:.0f} tokens)" for ms, v in rows)
+    def listed(found: Mapping[str, pd.Series]) -> str:
+        order = sorted(names, key=lambda v: found[v]["value"])
+        return ", ".join(
+            f"{v} {number(f['value'], 2)} ({f['generated_tokens']:.0f} tokens)"
+            for v, f in ((v, found[v]) for v in order)
+        )
 
-    stopped, fixed = against_compute("published", ""), against_compute("without", "stop_at_end_of_text")
+    stopped, fixed = times("published", ""), times("without", "stop_at_end_of_text")
+    scrambled, left = against_compute(stopped), against_compute(fixed)
     text = (
-        f"With generation ended by the end-of-text token, from fast to slow: {listed('published', '')}. "
-        + (f"Beyond their intervals: {'; '.join(stopped)}. " if stopped else "")
-        + f"At a fixed length: {listed('without', 'stop_at_end_of_text')}; "
-        + (f"still, {'; '.join(fixed)}." if fixed else "the order is that of what they have to compute.")
+        f"With generation ended by the end-of-text token, times from fast to slow, as shares of {baseline}'s, timed in "
+        f"turn: {listed(stopped)}. "
+        + (f"Beyond their intervals: {'; '.join(scrambled)}. " if scrambled else "")
+        + f"At a fixed length: {listed(fixed)}; "
+        + (
+            f"still, {'; '.join(left)}."
+            if left
+            else "no order beyond the intervals contradicts what they have to compute."
+        )
     )
-    return {"title": title, "text": text, "shown": bool(stopped) and not fixed}
+    return {"title": title, "text": text, "shown": bool(scrambled) and not left}
 
 
 def _own_words(

@@ -181,7 +181,7 @@ def _judge_claim(claim: Claim, compare: Compare, value: Figure, comparable: bool
     total, against, open_ = len(claim.tests), outcomes.count(CONTRADICTS), outcomes.count(OPEN)
     if not judged:
         verdict = LEFT_OPEN
-        reason = "an absolute figure that only a study on the published model and data can judge"
+        reason = "only a study on the published model and data can judge it"
     elif against:
         verdict, reason = REFUTED, f"{against} of {_tests(total)} contradict{'s' if against == 1 else ''} it"
     elif lacking:
@@ -200,12 +200,16 @@ def _measured(test: ClaimTest, compare: Compare, value: Figure) -> tuple[str, fl
             return f"{name} was not measured"
     if test.against is None:
         found = value(test.metric, test.value, test.variant)
-        return _words(found.value, found.ci_low, found.ci_high, found.n, found.unit, 1), found.ci_low, found.ci_high
-    comparison = compare(test.metric, test.value, test.variant, test.against)
-    if comparison is None:
+        estimate, replicates = found.value, 1
+    elif (found := compare(test.metric, test.value, test.variant, test.against)) is not None:
+        estimate, replicates = found.estimate, found.replicates
+    else:
         return f"{test.variant} and {test.against} were not measured on the same items in the same way"
-    estimate, low, high = comparison.estimate, comparison.ci_low, comparison.ci_high
-    return _words(estimate, low, high, comparison.n, comparison.unit, comparison.replicates), low, high
+    counted = test.metric == "parameters"
+    if not counted and found.n < 2:  # its interval has no width, as if it were certain
+        return "one item alone shows no spread"
+    low, high = found.ci_low, found.ci_high
+    return _words(estimate, low, high, found.n, found.unit, replicates, counted), low, high
 
 
 def _outcome(test: ClaimTest, low: float, high: float) -> str:
@@ -214,8 +218,8 @@ def _outcome(test: ClaimTest, low: float, high: float) -> str:
     return CONTRADICTS if high < test.at_least or low > test.at_most else OPEN
 
 
-def _words(value: float, low: float, high: float, n: int, unit: str, replicates: int) -> str:
-    if low == high:  # a count: its interval says nothing
+def _words(value: float, low: float, high: float, n: int, unit: str, replicates: int, counted: bool) -> str:
+    if counted and low == high:  # its interval says nothing
         return with_unit(number(value, decimals(value, low, high)), unit)
     text = figure(value, low, high, n, unit)
     return text if replicates < 2 else f"{text[:-1]}, {replicates} replicates)"

@@ -17,6 +17,7 @@ from ffnfold.errors import InputError
 from ffnfold.files import write_atomic
 from ffnfold.hypothesis_tests import (
     Estimate,
+    accuracy_difference,
     crossed_interval,
     holm,
     mcnemar,
@@ -27,6 +28,7 @@ from ffnfold.hypothesis_tests import (
     paired_rate_difference,
     sign_test,
 )
+from ffnfold.statistics import FEW_ITEMS
 
 #: The value that a metric's variants are compared by.
 HEADLINES = {
@@ -117,11 +119,10 @@ def compare(
 ) -> Comparison | None:
     """Compare two sides on the items that both were measured on.
 
-    One replicate: bootstrap over the items' pairs, and for accuracy the exact McNemar test. More: the mean over the
-    replicates of both sides, each item's difference being one score, by `crossed_interval`. Latency against the
-    baseline takes the ratio within each timed pair of the variant's own frame, with the sign test; between two other
-    variants the medians' ratio, unpaired; over replicates Student's interval of its logarithm. Parameters: the exact
-    ratio.
+    One replicate: bootstrap over the items' pairs (Student's t for few), for accuracy the exact McNemar test and the
+    interval that inverts it. More: `crossed_interval` of the items' differences. Latency against the baseline: the
+    ratio within the timed pairs of the variant's own frame, with the sign test; between two other variants the medians'
+    ratio, unpaired; over replicates Student's interval of its logarithm. Parameters: the exact ratio.
 
     Args:
         metric, value_name: what is compared.
@@ -131,7 +132,7 @@ def compare(
 
     Returns:
         The comparison; None where the pair cannot be compared: no replicate in common, no item scores, or other
-        windows, reviews or articles on the two sides (another protocol or other data).
+        items, data or protocol on the two sides.
 
     Raises:
         InputError: the value has no comparison, or the replicates of one side were measured on different items.
@@ -223,20 +224,20 @@ def _scores_differ(
     """Difference of two arrays (replicates, items) of nats (`scored` given), correctness or ROUGE, and the test."""
     replicates, items = variant.shape
     level, resamples = statistics["confidence"], statistics["resamples"]
-    scale = 100.0 if metric == "sentiment" else 1.0
     if replicates > 1:
+        scale = 100.0 if metric == "sentiment" else 1.0
         test = f"t test over {replicates} replicates and {items} {_ITEMS[metric]} (two-way random effects)"
         return crossed_interval(scale * (variant - reference), scored, level), test
-    bootstrap = f"paired bootstrap over {items} {_ITEMS[metric]}, {resamples} resamples"
-    first, second = scale * variant[0], scale * reference[0]
+    first, second = variant[0], reference[0]
+    if metric == "sentiment":
+        only_first, only_second, _ = mcnemar(first > 0, second > 0)
+        test = f"exact McNemar, {only_first} reviews to {only_second}; interval of the two shares"
+        return accuracy_difference(only_first, only_second, items, level), test
+    over = f"over {items} {_ITEMS[metric]}"
+    test = f"paired t test {over}" if items < FEW_ITEMS else f"paired bootstrap {over}, {resamples} resamples"
     if scored is not None:
-        return paired_rate_difference(first, second, scored, level, resamples, generator), bootstrap
-    estimate = paired_mean_difference(first, second, level, resamples, generator)
-    if metric != "sentiment":
-        return estimate, bootstrap
-    only_first, only_second, p_value = mcnemar(variant[0] > 0, reference[0] > 0)
-    test = f"exact McNemar, {only_first} reviews to {only_second}; interval by {bootstrap}"
-    return estimate._replace(p_value=p_value), test
+        return paired_rate_difference(first, second, scored, level, resamples, generator), test
+    return paired_mean_difference(first, second, level, resamples, generator), test
 
 
 def _factor(
@@ -276,7 +277,8 @@ def _compare_latency(
         frames = [(frame, frame) for frame in own.items]
     else:
         columns = ["variant_ms", "variant_ms"]
-        frames = [(first, second) for (_, first), (_, second) in _matched(variant, reference)]
+        pairs = _matched(variant, reference)
+        frames = [] if _measured_otherwise(pairs) else [(first, second) for (_, first), (_, second) in pairs]
     if not frames or any(frame is None for pair in frames for frame in pair):
         return None
     times = [[f[c].to_numpy(dtype=np.float64) for f, c in zip(pair, columns, strict=True)] for pair in frames]
@@ -286,13 +288,14 @@ def _compare_latency(
         found = nested_interval(np.log(ratios), level)
         numbers = [math.exp(min(number, 700.0)) for number in found[:3]]
         return Estimate(*numbers, found.p_value), n, len(times), f"t test of log ratios over {len(times)} replicates"
-    (first, second), arguments = times[0], (level, resamples, generator)
+    first, second = times[0]
     if not paired:
         test = f"unpaired bootstrap over {n} timings each, {resamples} resamples"
-        return median_ratio(first, second, *arguments), n, 1, test
+        return median_ratio(first, second, level, resamples, generator), n, 1, test
     faster, slower, p_value = sign_test(first, second)
     test = f"sign test, {faster} pairs to {slower}; interval by paired bootstrap, {resamples} resamples"
-    return paired_median_ratio(first, second, *arguments)._replace(p_value=p_value), n, 1, test
+    estimate = paired_median_ratio(first, second, level, resamples, generator)
+    return estimate._replace(p_value=p_value), n, 1, test
 
 
 # --------------------------------------------------------------------------------------------------- the table

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import binomtest, norm
 from scipy.stats import t as student_t
 
-from ffnfold.statistics import checked, percentile_bounds, resample
+from ffnfold.statistics import checked, few_items, percentile_bounds, resample, student
 
 
 class Estimate(NamedTuple):
@@ -31,7 +31,8 @@ def bootstrap_p_value(estimates: np.ndarray, n: int | None, null: float = 0.0) -
     """Two-sided p value of a bootstrap distribution: the level at which the percentile interval ends at the null.
 
     One is added to the count and to the resamples, so it is never 0 and at least about 2 / (resamples + 1). It is
-    expanded like the interval, so the two agree.
+    expanded like the interval. The two agree but at the edge, where the added one and the interpolation between
+    resamples decide, and with few items: the expansion can then keep p above a level that no resample contradicts.
 
     Args:
         estimates: (resamples,) float.
@@ -63,7 +64,7 @@ def _estimate(estimates: np.ndarray, centre: float, n: int | None, confidence: f
 def paired_mean_difference(
     first: np.ndarray, second: np.ndarray, confidence: float, resamples: int, generator: np.random.Generator
 ) -> Estimate:
-    """Mean of first - second over paired items, by bootstrap over the pairs.
+    """Mean of first - second over paired items, by bootstrap over the pairs; by Student's t if they are few.
 
     Args:
         first, second: (items,) float, scores of the same items in the same order.
@@ -77,8 +78,11 @@ def paired_mean_difference(
     """
     first, second = _same_length(first, second, "scores")
     difference = first - second
+    centre = float(difference.mean())
+    if few := few_items(difference, None, confidence):
+        return Estimate(centre, *few)
     estimates = resample([difference], lambda d: d.mean(axis=1), resamples, generator)
-    return _estimate(estimates, float(difference.mean()), len(difference), confidence)
+    return _estimate(estimates, centre, len(difference), confidence)
 
 
 def paired_rate_difference(
@@ -91,6 +95,8 @@ def paired_rate_difference(
 ) -> Estimate:
     """Difference of two models' nats a token on the same windows; its exponential is the ratio of perplexities.
 
+    By bootstrap over the windows; by Student's t of their influence if they are few.
+
     Args:
         nats_first, nats_second: (windows,) float, summed nats; resampled together.
         scored: (windows,) scored tokens, the same for both.
@@ -101,8 +107,11 @@ def paired_rate_difference(
     first, second = _same_length(nats_first, nats_second, "nats")
     _, scored = _same_length(first, scored, "scored tokens")
     difference = first - second
+    centre = float(difference.sum() / scored.sum())
+    if few := few_items(difference, scored, confidence):
+        return Estimate(centre, *few)
     estimates = resample([difference, scored], lambda d, s: d.sum(axis=1) / s.sum(axis=1), resamples, generator)
-    return _estimate(estimates, float(difference.sum() / scored.sum()), len(scored), confidence)
+    return _estimate(estimates, centre, len(scored), confidence)
 
 
 def paired_median_ratio(
@@ -158,6 +167,44 @@ def mcnemar(first_correct: np.ndarray, second_correct: np.ndarray) -> tuple[int,
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(f"got shapes {first.shape} and {second.shape}, expected two vectors of one length")
     return _fair_coin(int((first & ~second).sum()), int((second & ~first).sum()))
+
+
+def accuracy_difference(only_first: int, only_second: int, items: int, confidence: float) -> Estimate:
+    """Difference of two accuracies on the same items, in points, with the p value of `mcnemar` and its own interval.
+
+    The interval is made of Clopper and Pearson's for the shares of items that only the one and only the other has
+    right. It excludes 0 exactly where the p value is below 1 - confidence: an end that would not is replaced by that of
+    the test's own inverse, which holds the number of discordant items fixed and covers too rarely elsewhere.
+
+    Args:
+        only_first, only_second: items that only one of the two has right.
+        items: all items.
+        confidence: level, e.g. 0.95.
+
+    Raises:
+        ValueError: there are no items, or fewer than discordant ones.
+
+    Source: Clopper and Pearson 1934; the two limits combined after Newcombe 1998 and Zou and Donner 2008
+    (doi 10.1002/sim.3095).
+    """
+    only_first, only_second, p_value = _fair_coin(only_first, only_second)
+    discordant = only_first + only_second
+    if not max(1, discordant) <= items:
+        raise ValueError(f"got {discordant} discordant of {items} items")
+    if discordant == 0:
+        most = 1 - ((1 - confidence) / 2) ** (1 / items)
+        return Estimate(0.0, -100 * most, 100 * most, p_value)
+    difference = (only_first - only_second) / items
+    first, second = (
+        (count / items, binomtest(count, items).proportion_ci(confidence, method="exact"))
+        for count in (only_first, only_second)
+    )
+    low = difference - float(np.hypot(first[0] - first[1].low, second[1].high - second[0]))
+    high = difference + float(np.hypot(first[1].high - first[0], second[0] - second[1].low))
+    share = binomtest(only_first, discordant).proportion_ci(confidence, method="exact")
+    inverse = [(2 * end - 1) * discordant / items for end in (share.low, share.high)]
+    ends = [own if (own > 0) == (test > 0) else float(test) for own, test in zip((low, high), inverse, strict=True)]
+    return Estimate(100 * difference, *(100 * end for end in ends), p_value)
 
 
 def sign_test(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
@@ -273,8 +320,4 @@ def crossed_interval(scores: np.ndarray, denominators: np.ndarray | None, confid
 
 
 def _student(mean: float, variance: float, freedom: float, confidence: float, null: float) -> Estimate:
-    """An estimate with Student's interval; without any variance the p value is 1 at the null and 0 elsewhere."""
-    error = variance**0.5
-    half = float(student_t.isf((1 - confidence) / 2, freedom)) * error
-    p_value = float(2 * student_t.sf(abs(mean - null) / error, freedom)) if error > 0 else float(mean == null)
-    return Estimate(mean, mean - half, mean + half, p_value)
+    return Estimate(mean, *student(mean, variance, freedom, confidence, null))

@@ -29,6 +29,7 @@ def write_incomplete_report(
     unfinished: Sequence[tuple[str, int, str, str]],
     published: str | Path,
     templates: str | Path,
+    others: Sequence[tuple[str, str]] = (),
     floors: Sequence[str] = (),
     gates: Sequence[str] = (),
 ) -> Path | None:
@@ -43,6 +44,7 @@ def write_incomplete_report(
             Records of an earlier run at these places are out of date and are not shown.
         published: the published figures.
         templates: folder of the page's templates.
+        others: name and reason of every failed job that no variant's figure waits for.
         floors: records of what needs no language model, those that were made.
         gates: the file of the base's check against known values, where it was made.
 
@@ -96,7 +98,8 @@ def write_incomplete_report(
         dataset_infos=infos,
         links={},
         failures=failures,
-        gates=read_json(gates[0]) if gates else None,
+        others=others,
+        gates=(read_json(gates[0]) if gates else []) if study.get("known_values") else None,
     )
     # The next complete run must write the page again, whatever its inputs' times: so it lacks its other output.
     (results / "provenance.json").unlink(missing_ok=True)
@@ -114,8 +117,9 @@ def main() -> None:
         print(f"\nffnfold: the report of the incomplete study could not be written: {known}\n", file=sys.stderr)
         return
     if page is not None:
-        missing = len(facts["unfinished"])
-        print(f"\nffnfold: {missing} figures are missing; the report names them: {page}\n", file=sys.stderr)
+        figures, others = len(facts["unfinished"]), len(facts["others"])
+        missing = f"{figures} figures are missing" + (f" and {others} other jobs failed" if others else "")
+        print(f"\nffnfold: {missing}; the report names them: {page}\n", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ def build_context(
     dataset_infos: Sequence[Mapping],
     links: Mapping[str, str],
     failures: Sequence[Mapping] = (),
+    others: Sequence[tuple[str, str]] = (),
     comparisons: pd.DataFrame | None = None,
     claims: Sequence[Mapping] = (),
     gates: Sequence[Mapping] | None = None,
@@ -56,7 +57,8 @@ def build_context(
     """Everything the templates print, already worded and formatted.
 
     Args:
-        study: `name`, `description`, `seed` and `comparable`: whether base and data are those of the published study.
+        study: `name`, `description`, `seed`, `comparable` (whether base and data are those of the published study) and
+            `artefacts` (those that are on, in words).
         records: every metric record.
         tables: metric → table from `tables.read_table`; the ones present are reported.
         figures: figure → SVG file.
@@ -64,9 +66,10 @@ def build_context(
         dataset_infos: the dataset_info of each task.
         links: file name → address relative to the report.
         failures: the cells without a figure, each with `variant`, `method`, `replicate`, `metric` and `reason`.
+        others: name and reason of other jobs that failed, such as a floor's.
         comparisons: of `comparisons.read_comparisons`; None compares nothing.
         claims: of `claims.judge`.
-        gates: what `gates.judge` gave for each; None where the study has no known values.
+        gates: what `gates.judge` gave for each; None where the study has no known values, empty where none was checked.
         audit: `command` that makes the audit and `href` of its page; None where the study has none.
 
     Returns:
@@ -83,9 +86,12 @@ def build_context(
         },
         "comparable": _comparable(study),
         "scope": _scope(tables, published_figures),
-        "failures": by_reason(failures, TABLE_TITLES),
+        "failures": by_reason(failures, TABLE_TITLES)
+        + [{"reason": reason, "cells": [name]} for name, reason in others],
         "gates": _gates(gates),
+        "artefacts": list(study.get("artefacts", ())),
         "audit": dict(audit) if audit else None,
+        "compared": comparisons is not None,
         "findings": findings(complete_tables(tables, failures), comparisons),
         "claims": list(claims),
         "tables": [
@@ -102,12 +108,21 @@ def build_context(
 def _gates(gates: Sequence[Mapping] | None) -> dict:
     """Whether the study has known values, and a line for each."""
     results = gates or ()
-    lines = [{"passed": r["passed"], "text": text} for r, text in zip(results, describe(results), strict=True)]
+    lines = [
+        {"passed": r["passed"], "text": f"{text}. Source: {r['source']}"}
+        for r, text in zip(results, describe(results), strict=True)
+    ]
     return {"known": gates is not None, "lines": lines}
 
 
 def _comparable(study: Mapping) -> dict:
     name = study["name"]
+    if study.get("comparable", False) and study.get("artefacts"):
+        return {
+            "flag": True,
+            "heading": "Models, data and protocols of the published study",
+            "text": f"The study “{name}” takes its figures as the published ones were taken, as far as that is known.",
+        }
     if study.get("comparable", False):
         return {
             "flag": True,

@@ -46,8 +46,10 @@ class Audit:
         sound, whole = _spelt_out(study), _on_base_of(study, _spelt_out(published))
         self.studies[PUBLISHED] = whole
         for artefact in ARTEFACTS:
-            self._add(f"only_{artefact.name}", artefact, self._with(sound, whole, artefact, lend=True))
-            self._add(f"without_{artefact.name}", artefact, self._with(whole, sound, artefact))
+            keys = (*artefact.keys, *artefact.also)
+            self._add(f"only_{artefact.name}", artefact, self._with(sound, whole, keys, lend=True))
+            if not artefact.part_of:
+                self._add(f"without_{artefact.name}", artefact, self._with(whole, sound, artefact.keys))
         for name, scenario in self.studies.items():
             check_protocols(scenario, f"audit scenario {name}" if name else "the study")
 
@@ -55,15 +57,15 @@ class Audit:
         self.studies[name], self._artefacts[name] = scenario, artefact
 
     def _with(
-        self, study: Mapping[str, Any], other: Mapping[str, Any], artefact: Artefact, lend: bool = False
+        self, study: Mapping[str, Any], other: Mapping[str, Any], keys: Sequence[str], lend: bool = False
     ) -> dict[str, Any]:
-        """`study` with an artefact's settings from `other`.
+        """`study` with an artefact's settings, `keys`, from `other`.
 
         With `lend`, a variant for which the two do not differ takes the first audited variant's values that do: every
         audited variant then shows what the artefact does to it.
         """
         result = copy.deepcopy(dict(study))
-        for key in artefact.keys:
+        for key in keys:
             section, _, name = key.partition(".")
             if section == "alignment":
                 result["alignment"][name] = other["alignment"][name]
@@ -71,16 +73,16 @@ class Audit:
             lenders = [v for v in self.variants if _get(other, v, key) != _get(study, v, key)] if lend else []
             for variant in self.variants:
                 lender = variant
-                if lend and section != "surgery" and lenders and not self._own(study, other, variant, artefact):
+                if lend and section != "surgery" and lenders and not self._own(study, other, variant, keys):
                     lender = lenders[0]
                 _set(result, variant, key, _get(other, lender, key))
         return result
 
     @staticmethod
-    def _own(study: Mapping[str, Any], other: Mapping[str, Any], variant: str, artefact: Artefact) -> bool:
+    def _own(study: Mapping[str, Any], other: Mapping[str, Any], variant: str, keys: Sequence[str]) -> bool:
         """Whether an artefact changes a variant's own settings."""
-        keys = [key for key in artefact.keys if not key.startswith("alignment.")]
-        return any(_get(other, variant, key) != _get(study, variant, key) for key in keys)
+        own = [key for key in keys if not key.startswith("alignment.")]
+        return any(_get(other, variant, key) != _get(study, variant, key) for key in own)
 
     # ---------------------------------------------------------------------------------------------- identities
 
@@ -101,15 +103,17 @@ class Audit:
         if stage == "alignment":
             return study["alignment"]
         options = self.options(scenario, variant)
-        needs = self._needs[options["method"]]
+        needs, tasks = self._needs[options["method"]], study["recovery"]["tasks"]
+        # The prompt stands between an article and its summary where a training reads them.
+        texts = (tasks, study["metrics"]["summarization"]["prompt"] if "summarization" in tasks else "")
         built = (
             options,
             study["alignment"] if "alignment" in needs else None,
-            study["recovery"]["tasks"] if "data" in needs else None,
+            texts if "data" in needs else None,
         )
         if stage == "built":
             return built
-        recovered = (built, effective(study, variant, "recovery"), study["recovery"]["tasks"])
+        recovered = (built, effective(study, variant, "recovery"), texts)
         if stage == "recovered":
             return recovered
         settings = self.settings(scenario, variant, stage)
@@ -227,7 +231,7 @@ def load_audit(
         InputError: the as-published study is missing or wrong, or a scenario does not fit the base.
     """
     path = study_path(settings["study"], studies)
-    audit = Audit(study, load_audited(study, path, studies), needs)
+    audit = Audit(study, load_audited(study, path, studies, settings.get("overrides") or {}), needs)
     if study["base"]["source"] is None:
         for name, scenario in audit.studies.items():
             if name != SOUND:

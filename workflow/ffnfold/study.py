@@ -256,20 +256,27 @@ def load_study(settings: Mapping[str, Any], studies: Path) -> dict[str, Any]:
     return {**study, "name": path.stem}
 
 
-def read_study(path: Path, studies: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_study(
+    path: Path,
+    studies: Path,
+    seen: tuple[Path, ...] = (),
+    overrides: tuple[Path, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """A study file laid over the one that it `extends`, and that over its own.
 
     Args:
         path: the file.
         studies: folder of the named studies; files beside `path` are looked at first.
+        overrides: a file, and settings laid over it wherever it stands in the chain.
 
     Raises:
         InputError: a file is missing or wrong, or extends itself.
     """
     content = read_yaml(path)
     name = content.pop("extends", None)
+    over = typed(overrides[1]) if overrides and overrides[0].resolve() == path.resolve() else {}
     if name is None:
-        return content
+        return merge_settings(content, over)
     parent = beside(name, path, studies)
     if parent.resolve() in [p.resolve() for p in (*seen, path)]:
         raise InputError(
@@ -278,7 +285,7 @@ def read_study(path: Path, studies: Path, seen: tuple[Path, ...] = ()) -> dict[s
             got=" -> ".join(p.stem for p in (*seen, path, parent)),
             remedy="remove the line from one of them",
         )
-    return merge_settings(read_study(parent, studies, (*seen, path)), content)
+    return merge_settings(merge_settings(read_study(parent, studies, (*seen, path), overrides), content), over)
 
 
 def beside(name: str, path: Path, studies: Path) -> Path:
@@ -291,13 +298,16 @@ def beside(name: str, path: Path, studies: Path) -> Path:
     return near if near.is_file() else study_path(name, studies)
 
 
-def load_audited(study: Mapping[str, Any], path: Path, studies: Path) -> dict[str, Any] | None:
+def load_audited(
+    study: Mapping[str, Any], path: Path, studies: Path, overrides: Mapping[str, Any]
+) -> dict[str, Any] | None:
     """The study with the as-published settings that a study's audit names, or None where it names none.
 
     Args:
         study: the sound study, validated.
         path: its file.
         studies: folder of the named studies.
+        overrides: what was laid over the sound study; where the other one extends it, the same holds below that.
 
     Raises:
         InputError: the other study is missing or wrong, or one of the audited variants is not in both.
@@ -306,7 +316,7 @@ def load_audited(study: Mapping[str, Any], path: Path, studies: Path) -> dict[st
     if name is None:
         return None
     other = beside(name, path, studies)
-    published = validate_study(read_study(other, studies), str(other))
+    published = validate_study(read_study(other, studies, overrides=(path, overrides)), str(other))
     baseline = next(name for name, line in study["variants"].items() if line["method"] == "baseline")
     for variant in [baseline, *study["audit"]["variants"]]:
         lacking = [str(p) for p, s in ((path, study), (other, published)) if variant not in s["variants"]]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from ffnfold.comparisons import NOT_COMPARED
 from ffnfold.floors import FLOORS
 from ffnfold.formatting import figure, label, number, variants
 from ffnfold.tables import floors, models
@@ -59,10 +60,9 @@ def findings(tables: Mapping[str, pd.DataFrame], comparisons: pd.DataFrame | Non
         found.append(_best_smaller(tables, baseline))
         if comparisons is not None:
             for metric, rows in comparisons[comparisons["against"] == "baseline"].groupby("metric", sort=False):
-                if rows["value_name"].iloc[0] in _NOUNS:
-                    found.append(_against_baseline(rows, tables[metric], baseline))
-        if "latency" in tables:
-            found.append(_fastest(tables["latency"], baseline))
+                compare = _speed if metric == "latency" else _against_baseline
+                if metric in tables:
+                    found.append(compare(rows, tables[metric], baseline))
         found.append(_recovery(tables["perplexity"], baseline))
     if comparisons is not None and (comparisons["against"] == "floor").any():
         found.append(_against_floor(comparisons[comparisons["against"] == "floor"], tables))
@@ -140,30 +140,35 @@ def _against_floor(comparisons: pd.DataFrame, tables: Mapping[str, pd.DataFrame]
         figure_text = figure(
             *(floor[f"{name}{end}"] for end in ("", "_ci_low", "_ci_high", "_n")), unit=floor[f"{name}_unit"]
         )
-        short = rows[rows["verdict"] == "does not beat the floor"]["variant"].tolist()
-        verdict = (
-            f"{variants(short)} {'do' if len(short) > 1 else 'does'} not beat it" if short else "every variant beats it"
-        )
+        verdicts = rows.set_index("variant")["verdict"]
+        short = verdicts.index[verdicts == "does not beat the floor"].tolist()
+        left = verdicts.index[verdicts == NOT_COMPARED].tolist()
+        verdict = "every other variant beats it" if left else "every variant beats it"
+        if short:
+            verdict = f"{variants(short)} {'do' if len(short) > 1 else 'does'} not beat it"
         if len(short) == len(rows):
             verdict = "no variant beats it"
+        if left:
+            verdict += f"; not compared, as items or protocol differ: {variants(left)}"
         parts.append(
             f"{label(name)}: the best without a language model is {FLOORS[reference].title}, {figure_text}; {verdict}."
         )
     return {"lead": "Against no model at all", "text": " ".join(parts)}
 
 
-def _fastest(table: pd.DataFrame, baseline: str) -> dict[str, str]:
-    pooled = by_variant(table, "speedup").drop(index=baseline)
-    faster = pooled[pooled["low"] > 1]
-    slower = pooled[pooled["high"] < 1].index.tolist()
-    if faster.empty:
-        text = f"No variant is faster than {baseline} beyond its 95% interval."
+def _speed(comparisons: pd.DataFrame, table: pd.DataFrame, baseline: str) -> dict[str, str]:
+    """Which variants are faster, each timed in turn with the baseline."""
+    verdicts = comparisons.set_index("variant")["verdict"]
+    better, worse = (verdicts.index[verdicts == f"{w} than the baseline"].tolist() for w in ("better", "worse"))
+    if not better:
+        text = f"No variant is faster than {baseline} beyond chance."
     else:
+        faster = by_variant(table, "speedup").loc[better]
         best = faster["value"].idxmax()
-        count = f"{len(faster)} of {len(pooled)} variants are" if len(faster) > 1 else "One variant is"
-        text = f"{count} faster than {baseline} beyond the interval; the fastest is {best}, {shown(faster.loc[best])}."
-    if slower:
-        text += f" Slower beyond the interval: {variants(slower)}."
+        count = f"{len(better)} of {len(verdicts)} variants are" if len(better) > 1 else "One variant is"
+        text = f"{count} faster than {baseline}: {variants(better)}; the fastest is {best}, {shown(faster.loc[best])}."
+    if worse:
+        text += f" Slower: {variants(worse)}."
     return {"lead": "Speed", "text": text}
 
 
@@ -173,6 +178,6 @@ def _recovery(table: pd.DataFrame, baseline: str) -> dict[str, str]:
     worst = before["value"].idxmax()
     text = (
         f"Right after surgery {worst} is worst, token perplexity {shown(before.loc[worst])}; "
-        f"the same recovery budget for every variant brings it to {shown(after.loc[worst])}."
+        f"recovery brings it to {shown(after.loc[worst])}."
     )
     return {"lead": "Recovery", "text": text}

@@ -28,7 +28,7 @@ def main(job):
         links={Path(path).name: Path(os.path.relpath(path, here)).as_posix() for path in linked},
         comparisons=read_comparisons(job.input.comparisons),
         claims=read_json(job.input.claims),
-        gates=read_json(job.input.gates[0]) if job.input.gates else None,
+        gates=read_json(job.input.gates) or None,
         audit=job.params.audit or None,
     )
     template = next(Path(path) for path in job.input.templates if path.endswith("index.html.j2"))
