@@ -35,7 +35,8 @@ def test_early_stopping_scrambles_the_order_of_latencies(figures):
     # Times as shares of the baseline's, which is timed in turn with each variant: what else the machine does cancels.
     stopped, fixed = 1 / figures["speedup", "published", ""], 1 / figures["speedup", "without", "stop_at_end_of_text"]
     print(f"\n    stopped {stopped.round(2).to_dict()}\n    fixed {fixed.round(2).to_dict()}")
-    assert stopped["compressed_10"] > 1 and stopped["pruned_104M"] > 2
+    assert stopped["compressed_10"] > 1.5 * stopped["compressed_4"], "two blocks, slower than three"
+    assert stopped["pruned_104M"] > 2
     assert fixed[["compressed_4", "compressed_10"]].max() < 0.7
     assert fixed[["pruned_104M", "merged_4"]].min() > 0.6 and fixed[["pruned_104M", "merged_4"]].max() < 1.6
 
