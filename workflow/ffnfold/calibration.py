@@ -17,7 +17,7 @@ from ffnfold.architecture import family_of, ffn_names, layer_count, require_posi
 from ffnfold.device import resolve_device
 from ffnfold.errors import InputError
 from ffnfold.files import atomic_path, write_atomic
-from ffnfold.text import token_windows
+from ffnfold.text import pad_rows, token_windows
 
 BATCH_TOKENS = 2048
 
@@ -98,11 +98,7 @@ def _padded(
             remedy="give more text",
         )
     encoded = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=length)["input_ids"]
-    ids = np.full((len(encoded), max(map(len, encoded))), tokenizer.eos_token_id, dtype=np.int64)
-    attend = np.zeros_like(ids)
-    for index, row in enumerate(encoded):
-        ids[index, : len(row)] = row
-        attend[index, : len(row)] = 1
+    ids, attend = pad_rows(encoded, tokenizer.eos_token_id, max(map(len, encoded)))
     counted = np.ones_like(ids)
     counted.reshape(-1)[settings["tokens"] :] = 0
     return ids, attend, counted

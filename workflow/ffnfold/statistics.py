@@ -111,6 +111,13 @@ def checked(values: np.ndarray, name: str) -> np.ndarray:
     return values
 
 
+def interval_words(n: int, items: str, resamples: int) -> str:
+    """How `mean_interval` and `ratio_interval` make an interval of so many items, for the record."""
+    if 1 < n < FEW_ITEMS:
+        return f"Student's t over {n} {items}"
+    return f"percentile bootstrap over {items}, {resamples} resamples"
+
+
 def mean_interval(
     values: np.ndarray, confidence: float, resamples: int, generator: np.random.Generator
 ) -> tuple[float, float, float]:

@@ -76,6 +76,24 @@ def token_windows(
     return np.concatenate(pieces)[: windows * length].reshape(windows, length)
 
 
+def pad_rows(encoded: Sequence[Sequence[int]], pad: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of token ids filled up on the right.
+
+    Args:
+        encoded: rows of at most `length` ids.
+        pad: the id to fill with.
+
+    Returns:
+        Ids and mask (1 at text), each int64 (rows, length).
+    """
+    ids = np.full((len(encoded), length), pad, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for index, row in enumerate(encoded):
+        ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    return ids, mask
+
+
 def padded_rows(
     tokenizer: Any,
     rows: Sequence[str],
@@ -107,11 +125,7 @@ def padded_rows(
             remedy="give more text",
         )
     encoded = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=length)["input_ids"]
-    ids = np.full((len(encoded), length), tokenizer.eos_token_id, dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for index, row in enumerate(encoded):
-        ids[index, : len(row)] = row
-        mask[index, : len(row)] = 1
+    ids, mask = pad_rows(encoded, tokenizer.eos_token_id, length)
     labels = ids if labels_on_padding else np.where(mask == 1, ids, -100)
     return ids, mask, labels
 

@@ -18,7 +18,7 @@ from torch import nn
 from ffnfold.errors import InputError
 from ffnfold.metrics.perplexity import score_windows
 from ffnfold.records import Value
-from ffnfold.statistics import ratio_interval
+from ffnfold.statistics import interval_words, ratio_interval
 
 
 def _literal(spaced: str, written: str) -> tuple[str, str]:
@@ -215,7 +215,7 @@ def _figures(
     numerators = nats if alone else items["nats"].to_numpy()
     n = len(numerators)
     unit_of_resampling = "windows of the one document" if alone else "documents"
-    method = f"percentile bootstrap over {unit_of_resampling}, {statistics['resamples']} resamples"
+    method = interval_words(n, unit_of_resampling, statistics["resamples"])
 
     def rate(size: str) -> tuple[float, float, float]:
         """Nats a word or byte, low, high; a window has the words that its share of the tokens amounts to."""

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ffnfold.errors import InputError
 from ffnfold.records import Value
-from ffnfold.statistics import ratio_interval
+from ffnfold.statistics import interval_words, ratio_interval
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def figures(
         )
     rate = ratio_interval(nats, scored, statistics["confidence"], statistics["resamples"], generator)
     tokens, n = size["tokens"], len(nats)
-    method = f"percentile bootstrap over windows, {statistics['resamples']} resamples"
+    method = interval_words(n, "windows", statistics["resamples"])
 
     def value(convert: Any, unit: str) -> Value:
         middle, low, high = (convert(r) for r in rate)

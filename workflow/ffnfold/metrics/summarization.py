@@ -15,7 +15,7 @@ from torch import nn
 
 from ffnfold.errors import InputError
 from ffnfold.records import Value
-from ffnfold.statistics import mean_interval
+from ffnfold.statistics import interval_words, mean_interval
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
@@ -125,13 +125,13 @@ def score_texts(
         The figures (F1, 0 to 1), and one row for each article: id, generated, and every score.
     """
     scores = rouge_scores(texts, references)
-    method = f"percentile bootstrap over articles, {statistics['resamples']} resamples"
+    method = interval_words(len(texts), "articles", statistics["resamples"])
     values: dict[str, Value] = {}
     for name in ROUGE:
         middle, low, high = mean_interval(
             np.asarray(scores[name]), statistics["confidence"], statistics["resamples"], generator
         )
-        values[name] = Value(middle, "F1", low, high, len(scores[name]), method)
+        values[name] = Value(middle, "F1", max(low, 0.0), min(high, 1.0), len(scores[name]), method)
     return values, pd.DataFrame({"id": ids, "generated": texts, **{name: scores[name] for name in ROUGE}})
 
 
