@@ -175,7 +175,9 @@ def test_the_page_leads_from_the_published_figure_to_the_sound_one():
     places = [chain.index(step) for step in steps]
     assert places == sorted(places)
     assert "210,346.42" in chain and "× 0.0021" in chain and "× 35.29" in chain
-    assert "the same it is measured so anyway" in text, "the baseline is published at the last token"
+    accuracies = text[text.index("less pool last position") :]
+    assert accuracies[: accuracies.index("Sound")].count("the same") == 2, "two are published at the last token"
+    assert "less truncate tokens" not in text and "Sound, with truncate tokens" not in text, "no such scenario was made"
 
 
 def test_the_page_escapes_and_loads_nothing():

@@ -89,6 +89,7 @@ def _chain(metric: str, table: pd.DataFrame, names: Sequence[str], published_fig
             "cells": [_cell(at.get((step, artefact, variant)), step) for variant in names],
         }
         for step, artefact, title, text in steps
+        if any((step, artefact, variant) in at for variant in names)  # some artefacts cannot be taken out alone
     ]
     unit = with_unit("", str(rows["unit"].iloc[0])).strip()
     return {"id": metric, "title": TITLES[metric], "figure": label(name) + (f", {unit}" if unit else ""), "rows": body}
@@ -100,7 +101,7 @@ def _given(value: float | None, name: str) -> dict:
 
 def _cell(row: Mapping | None, step: str) -> dict:
     if row is None:
-        return {"text": "the same", "note": "it is measured so anyway", "change": ""}
+        return {"text": "the same", "note": "", "change": ""}
     note = interval(row["value"], row["ci_low"], row["ci_high"])
     if row["generated_tokens"] == row["generated_tokens"]:
         note += f", {row['generated_tokens']:.0f} tokens"
