@@ -86,7 +86,8 @@ rule measure_gates:
     conda:
         "../envs/ffnfold.yaml"
     threads: 2
+    localrule: not STUDY["gates"]["known"]  # an empty list needs no node of a cluster
     resources:
-        gpu=wants_gpu,
+        gpu=gates_want_gpu,
     script:
         "../workflow/scripts/measure_gates.py"

@@ -150,6 +150,11 @@ def wants_gpu(wildcards):
     return int(LOCAL_GPUS > 0)
 
 
+def gates_want_gpu(wildcards):
+    """As `wants_gpu`, where there is a known value to measure."""
+    return wants_gpu(wildcards) if STUDY["gates"]["known"] else 0
+
+
 def build_wants_gpu(wildcards):
     """As `wants_gpu`, for the methods that train."""
     return wants_gpu(wildcards) if "data" in method_of(wildcards).needs else 0
