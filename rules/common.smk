@@ -1,5 +1,7 @@
 """Helpers that need no study yet: finding the configuration, ending with a message instead of a traceback."""
 
+import contextlib
+import errno
 import functools
 import json
 import os
@@ -24,7 +26,7 @@ from ffnfold.floors import FLOORS
 from ffnfold.gates import console, known_values
 from ffnfold.gpus import usable_gpus
 from ffnfold.hub import check_hub_reachable, is_hub_id
-from ffnfold.jobs import failure_reason
+from ffnfold.jobs import explained, failure_reason
 from ffnfold.methods import REGISTRY
 from ffnfold.records import METRICS
 from ffnfold.scenarios import SOUND, load_audit

@@ -348,6 +348,14 @@ def say_gates():
         print(console(results, sys.stderr), file=sys.stderr)
 
 
+def say_full_disk(log):
+    """Say what to do where Snakemake's own small files met the full disk before a job did."""
+    with contextlib.suppress(OSError):
+        text = Path(log).read_text(encoding="utf-8", errors="replace")
+        if os.strerror(errno.ENOSPC) in text:
+            print(f"\nffnfold: {explained(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target('')))}\n", file=sys.stderr)
+
+
 checked(preflight)
 
 
@@ -375,8 +383,10 @@ onsuccess:
 
 onerror:
     runlock.end()
-    runmetadata.keep()
+    with contextlib.suppress(OSError):  # a full disk: the notes are for other clones alone
+        runmetadata.keep()
     say_gates()
+    say_full_disk(log)
     # Jobs have failed; what the others have made is shown all the same, where the page was asked for. A process of its own
     # does it: it draws.
     cells, others = unfinished()
