@@ -348,12 +348,13 @@ def say_gates():
         print(console(results, sys.stderr), file=sys.stderr)
 
 
-def say_full_disk(log):
+def say_full_disk(logs):
     """Say what to do where Snakemake's own small files met the full disk before a job did."""
+    full = os.strerror(errno.ENOSPC)
     with contextlib.suppress(OSError):
-        text = Path(log).read_text(encoding="utf-8", errors="replace")
-        if os.strerror(errno.ENOSPC) in text:
-            print(f"\nffnfold: {explained(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target('')))}\n", file=sys.stderr)
+        texts = [Path(log).read_text(encoding="utf-8", errors="replace") for log in logs]
+        if any(full in text for text in texts):
+            print(f"\nffnfold: {explained(OSError(errno.ENOSPC, full, target('')))}\n", file=sys.stderr)
 
 
 checked(preflight)
@@ -386,7 +387,7 @@ onerror:
     with contextlib.suppress(OSError):  # a full disk: the notes are for other clones alone
         runmetadata.keep()
     say_gates()
-    say_full_disk(log)
+    say_full_disk([log] if isinstance(log, str) else log)  # Snakemake hands over one log or several
     # Jobs have failed; what the others have made is shown all the same, where the page was asked for. A process of its own
     # does it: it draws.
     cells, others = unfinished()
