@@ -21,6 +21,7 @@ include: "rules/metrics.smk"
 include: "rules/floors.smk"
 include: "rules/report.smk"
 include: "rules/audit.smk"
+include: "rules/handlers.smk"
 
 
 report: "report/workflow.rst"
