@@ -27,7 +27,7 @@ from ffnfold.gates import console, known_values
 from ffnfold.gpus import usable_gpus
 from ffnfold.hub import check_hub_reachable, is_hub_id
 from ffnfold.jobs import explained, failure_reason
-from ffnfold.methods import REGISTRY
+from ffnfold.methods import REGISTRY, needs_of
 from ffnfold.records import METRICS
 from ffnfold.scenarios import SOUND, load_audit
 from ffnfold.study import check_against_base, load_study, pretrained_config

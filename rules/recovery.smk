@@ -1,14 +1,18 @@
-"""Recovery: a built variant and training text to results/{study}/variants/{variant}/recovered/{replicate}/."""
+"""Recovery: a built variant and training text to results/{study}/variants/{variant}/recovered/{replicate}/.
+
+With `recovery.teacher: base` the base is read too.
+"""
 
 
 rule recover_variant:
     """Train a built variant for the study's recovery budget, the same for all."""
     input:
+        unpack(recovery_teacher),
         built=built_manifest,
         notes=build_notes,
         data=recovery_data,
         script=script_of("recover_variant"),
-        library=library_of("recover_variant"),
+        library=recovery_library,
     output:
         model="results/{study}/variants/{variant}/recovered/{replicate}/model.safetensors",
         config="results/{study}/variants/{variant}/recovered/{replicate}/config.json",
@@ -16,6 +20,7 @@ rule recover_variant:
     params:
         training=recovery_training,
         prompt=recovery_prompt,
+        distillation=recovery_distillation,
         seed=STUDY["seed"],
         device=STUDY["device"],
     log:

@@ -2,8 +2,7 @@
 
 STUDY = checked(load_study, config, ROOT / "config" / "studies")
 NAME, VARIANTS = STUDY["name"], STUDY["variants"]
-NEEDS = {name: method.needs for name, method in REGISTRY.items()}
-AUDIT = checked(load_audit, STUDY, config, ROOT / "config" / "studies", NEEDS)
+AUDIT = checked(load_audit, STUDY, config, ROOT / "config" / "studies", needs_of)
 REPLICATES = [str(i) for i in range(STUDY["replicates"])]
 BASELINE = next(name for name, options in VARIANTS.items() if options["method"] == "baseline")
 # An audit compares these records; a scenario that some stage shares with another reads that one's.
@@ -103,6 +102,26 @@ def recovery_prompt(wildcards):
     return prompt_for(scenario_study(wildcards), scenario_study(wildcards)["recovery"]["tasks"])
 
 
+def has_teacher(wildcards):
+    """Whether the base's outputs count in recovery."""
+    return scenario_study(wildcards)["recovery"]["teacher"] is not None
+
+
+def recovery_teacher(wildcards):
+    """The base, where it is recovery's teacher."""
+    return {"teacher": target("base/manifest.json")} if has_teacher(wildcards) else {}
+
+
+def recovery_distillation(wildcards):
+    """How the teacher's outputs count; nothing without one, so that weights that are not used rerun nothing."""
+    return scenario_study(wildcards)["recovery"]["distillation"] if has_teacher(wildcards) else {}
+
+
+def recovery_library(wildcards):
+    """The script's modules, those of distillation only where there is a teacher."""
+    return library_of("recover_variant", without=() if has_teacher(wildcards) else ("distillation.py",))
+
+
 def alignment_settings(wildcards):
     """How neurons are matched."""
     return scenario_study(wildcards)["alignment"]
@@ -156,8 +175,8 @@ def gates_want_gpu(wildcards):
 
 
 def build_wants_gpu(wildcards):
-    """As `wants_gpu`, for the methods that train."""
-    return wants_gpu(wildcards) if "data" in method_of(wildcards).needs else 0
+    """As `wants_gpu`, for builds that run a model."""
+    return wants_gpu(wildcards) if runs_a_model(wildcards) else 0
 
 
 def local_data(wildcards):
@@ -256,31 +275,42 @@ def data_library(wildcards):
     return [m for m in modules if embedded or "microworld" not in m]
 
 
-def method_of(wildcards):
-    """The registry entry of a variant's method."""
-    return REGISTRY[variant_options(wildcards)["method"]]
+def build_needs(wildcards):
+    """What a variant's build takes beside the base."""
+    return needs_of(variant_options(wildcards))
+
+
+def runs_a_model(wildcards):
+    """Whether a variant's build trains or scores models."""
+    return bool(build_needs(wildcards) & {"data", "validation"})
 
 
 def build_library(wildcards):
-    """The script's modules and those of the variant's own method, so that another method's change reruns nothing."""
-    method = method_of(wildcards)
-    unused = () if "data" in method.needs else ("distillation.py", "training_data.py")
-    unused += () if "alignment" in method.needs else ("calibration.py",)
-    return library_of("build_variant", f"methods/{method.module}.py", without=unused)
+    """The script's modules and those of the variant's own build, so that another method's change reruns nothing."""
+    module, needs = REGISTRY[variant_options(wildcards)["method"]].module, build_needs(wildcards)
+    modules = {
+        "data": ("distillation.py", "fitting.py", "training_data.py"),
+        "alignment": ("calibration.py",),
+        "moments": ("moments.py",),
+        "validation": ("validation.py",),
+    }
+    held = needs | ({"alignment"} if "weight_alignment" in needs else set())
+    unused = tuple(name for need, names in modules.items() if need not in held for name in names)
+    return library_of("build_variant", f"methods/{module}.py", without=unused)
 
 
-def alignment_of(wildcards):
-    """The permutations, for methods that average neurons."""
-    needs = "alignment" in method_of(wildcards).needs
-    if not needs:
-        return {}
+def build_inputs(wildcards):
+    """The files that a variant's build reads beside the base: statistics of the base, and text."""
+    needs = build_needs(wildcards)
     owner = AUDIT.owner(scenario_of(wildcards), wildcards.variant, "alignment")
-    return {"alignment": target("alignment/permutations.safetensors", owner)}
-
-
-def training_data_of(wildcards):
-    """The training text, for methods that train."""
-    return {"data": recovery_data(wildcards)} if "data" in method_of(wildcards).needs else {}
+    files = {
+        "alignment": ("alignment", target("alignment/permutations.safetensors", owner)),
+        "weight_alignment": ("alignment", target("alignment/weights.safetensors")),
+        "moments": ("moments", target("alignment/moments.safetensors", owner)),
+        "validation": ("validation", target("data/language_modeling/dataset_info.json")),
+        "data": ("data", recovery_data(wildcards)),
+    }
+    return {name: path for need, (name, path) in files.items() if need in needs}
 
 
 def source_files(wildcards):
@@ -294,8 +324,8 @@ def source_contents(wildcards):
 
 
 def training_settings(wildcards):
-    """What a method that trains needs beside its own line; nothing for the others, so that nothing else rebuilds them."""
-    if "data" not in method_of(wildcards).needs:
+    """What a build that runs models needs beside its own line; nothing for the others, so that nothing else rebuilds them."""
+    if not runs_a_model(wildcards):
         return {}
     return {"prompt": recovery_prompt(wildcards), "seed": STUDY["seed"], "device": STUDY["device"]}
 

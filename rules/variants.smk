@@ -4,8 +4,7 @@
 rule build_variant:
     """Build one variant: the surgery, before any recovery."""
     input:
-        unpack(alignment_of),
-        unpack(training_data_of),
+        unpack(build_inputs),
         files=ancient(source_files),
         base="results/{study}/base/manifest.json",
         gates=ancient(GATES),  # a barrier, not data: what it found changes nothing that is built

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ffnfold.architecture import positions_of
 from ffnfold.errors import InputError
 from ffnfold.files import SUPPORTED, load_config
 
@@ -135,7 +136,7 @@ def own_figures(
     from ffnfold.metrics import documents
 
     model = load_model(checkpoint)
-    settings = {"window": model.config.n_positions, "batch_size": batch_size}
+    settings = {"window": positions_of(model.config.to_dict()), "batch_size": batch_size}
     statistics = {"confidence": 0.95, "resamples": 1}  # intervals are not compared
     generator = np.random.default_rng(0)
     values, _ = documents.measure(

@@ -1,8 +1,10 @@
-"""Matching the neurons of two FFNs: streaming correlation of pre-activations, optimal assignment, permutation."""
+"""Matching the neurons of two FFNs: correlation of pre-activations or product of weights, assignment, permutation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -29,9 +31,7 @@ class StreamingCorrelation:
         self._sum = torch.zeros(layers, neurons, dtype=torch.float64)
         self._square = torch.zeros(layers, neurons, dtype=torch.float64)
         self._product = {
-            (a, b): torch.zeros(neurons, neurons, dtype=torch.float32)
-            for a in range(layers)
-            for b in range(a + 1, layers)
+            pair: torch.zeros(neurons, neurons, dtype=torch.float32) for pair in combinations(range(layers), 2)
         }
 
     def add(self, activations: Tensor) -> None:
@@ -54,9 +54,10 @@ class StreamingCorrelation:
         values = values - self._shift
         self.count += values.shape[1]
         self._sum += values.sum(dim=1, dtype=torch.float64)
-        self._square += values.to(torch.float64).square().sum(dim=1)
+        for layer in range(self.layers):  # one at a time: the float64 copy of all would be the largest array here
+            self._square[layer] += values[layer].to(torch.float64).square().sum(dim=0)
         for (a, b), product in self._product.items():
-            product += values[a].T @ values[b]
+            product.addmm_(values[a].T, values[b])
 
     def correlation(self, a: int, b: int) -> np.ndarray:
         """Correlation matrix of layer `a` (rows) with layer `b` (columns): (neurons, neurons), float64.
@@ -74,16 +75,17 @@ class StreamingCorrelation:
             raise ValueError(f"correlation of layer {a} with itself is not kept")
         mean = self._sum / self.count
         deviation = (self._square / self.count - mean.square()).clamp_min(0).sqrt()
-        covariance = self._product[a, b].to(torch.float64) / self.count - torch.outer(mean[a], mean[b])
+        covariance = self._product[a, b].to(torch.float64).div_(self.count).addr_(mean[a], mean[b], alpha=-1)
         scale = torch.outer(deviation[a], deviation[b])
-        return torch.where(scale > 1e-12, covariance / scale.clamp_min(1e-12), 0.0).clamp(-1, 1).numpy()
+        constant = scale <= 1e-12
+        return covariance.div_(scale.clamp_min_(1e-12)).masked_fill_(constant, 0.0).clamp_(-1, 1).numpy()
 
 
-def match_neurons(correlation: np.ndarray) -> np.ndarray:
-    """The assignment of columns to rows with the largest total correlation.
+def match_neurons(likeness: np.ndarray) -> np.ndarray:
+    """The assignment of columns to rows with the largest total likeness.
 
     Args:
-        correlation: (neurons, neurons); rows the reference layer, columns the other.
+        likeness: float (neurons, neurons); rows the reference layer, columns the other.
 
     Returns:
         int64 (neurons,): entry i is the other layer's neuron that takes the place of the reference's neuron i.
@@ -91,7 +93,10 @@ def match_neurons(correlation: np.ndarray) -> np.ndarray:
     Source: Hungarian method as scipy.optimize.linear_sum_assignment implements it (Crouse 2016); neuron matching by
     correlation after Li et al. 2016 (arXiv 1511.07543) and Ainsworth et al. 2022 (arXiv 2209.04836).
     """
-    rows, columns = linear_sum_assignment(correlation, maximize=True)
+    cost = np.negative(likeness, dtype=np.float64)
+    for axis in (1, 0):  # a constant off a row or column changes no choice, and the search has less to do
+        cost -= cost.min(axis=axis, keepdims=True)
+    rows, columns = linear_sum_assignment(cost)
     order = np.empty(len(rows), dtype=np.int64)
     order[rows] = columns
     return order
@@ -135,32 +140,105 @@ def collect_pre_activations(
             handle.remove()
 
 
-def align_pairs(statistics: StreamingCorrelation) -> tuple[np.ndarray, list[dict]]:
-    """Match the neurons of all pairs of layers.
+def align_pairs(statistics: StreamingCorrelation, threads: int = 1) -> tuple[np.ndarray, list[dict]]:
+    """Match the neurons of all pairs of layers by the correlation of their pre-activations.
+
+    Args:
+        threads: pairs matched at a time; each takes about 20 bytes x neurons squared.
 
     Returns:
         Permutations, int32 (layers, layers, neurons): `[a, b]` puts layer b's neurons into layer a's order
         (the identity on the diagonal); and one row for each pair a < b with the mean correlation of equally numbered
         neurons and of matched ones.
+
+    Raises:
+        ValueError: the statistics hold fewer than two positions.
     """
-    layers, neurons = statistics.layers, statistics.neurons
-    permutations = np.tile(np.arange(neurons, dtype=np.int32), (layers, layers, 1))
+    unit = np.ones((statistics.layers, statistics.neurons))
+    permutations, rows = _align(statistics.correlation, unit, "correlation", threads)
+    return permutations, [{**row, "positions": statistics.count} for row in rows]
+
+
+def neuron_weights(state: Mapping[str, Tensor], family: Family, layer: int) -> Tensor:
+    """All weights of each neuron of a block's FFN: incoming, bias, outgoing; float32 (neurons, 2 x hidden size + 1)."""
+    ffn = {part: state[name].float() for part, name in ffn_names(family, layer).items()}
+    incoming = ffn["in_weight"].movedim(family.hidden_axis_in, 0)
+    outgoing = ffn["out_weight"].movedim(family.hidden_axis_out, 0)
+    return torch.cat([incoming, ffn["in_bias"][:, None], outgoing], dim=1)
+
+
+def weight_products(state: Mapping[str, Tensor], family: Family, a: int, b: int) -> np.ndarray:
+    """Inner products of all neurons of block `a` (rows) with all of block `b` (columns), over all their weights.
+
+    Args:
+        state: tensor name -> tensor.
+        family: where the FFNs are.
+
+    Returns:
+        float32 (neurons, neurons).
+
+    Source: Ainsworth et al. 2022 (Git Re-Basin, arXiv 2209.04836), section 3.2, with the bias among the weights.
+    """
+    return (neuron_weights(state, family, a) @ neuron_weights(state, family, b).T).numpy()
+
+
+def align_by_weights(
+    state: Mapping[str, Tensor], family: Family, layers: int, threads: int = 1
+) -> tuple[np.ndarray, list[dict]]:
+    """Match the neurons of all pairs of layers by their weights: the largest sum of inner products.
+
+    No text is read. The mean cosine tells how like two FFNs are; the products themselves depend on their scale.
+
+    Args:
+        state: tensor name -> tensor.
+        family: where the FFNs are.
+        layers: number of blocks.
+        threads: pairs matched at a time; each takes about 20 bytes x neurons squared.
+
+    Returns:
+        Permutations as from `align_pairs`; and one row for each pair a < b with the mean cosine of equally numbered
+        neurons and of matched ones.
+
+    Source: Ainsworth et al. 2022 (Git Re-Basin, arXiv 2209.04836), section 3.2, "matching weights". Restricted to one
+    FFN: all FFNs read and write the same residual stream, so no other permutation has to be found with it.
+    """
+    norms = np.stack([neuron_weights(state, family, layer).double().norm(dim=1).numpy() for layer in range(layers)])
+    return _align(lambda a, b: weight_products(state, family, a, b), norms, "cosine", threads)
+
+
+def _align(
+    likeness: Callable[[int, int], np.ndarray], norms: np.ndarray, measure: str, threads: int
+) -> tuple[np.ndarray, list[dict]]:
+    """Match all pairs of layers a < b by `likeness(a, b)`, (neurons, neurons).
+
+    Args:
+        norms: float64 (layers, neurons); what a likeness is divided by, both neurons', to give the measure.
+        measure: `correlation` or `cosine`; names the columns of the rows.
+    """
+    layers, neurons = norms.shape
+    torch.set_num_threads(threads)
+    identity = np.arange(neurons, dtype=np.int32)
+    pairs = list(combinations(range(layers), 2))
+
+    def match(pair: tuple[int, int]) -> tuple[np.ndarray, float, float]:
+        a, b = pair
+        matrix = likeness(a, b)
+        order = match_neurons(matrix)
+
+        def mean(columns: np.ndarray) -> float:
+            scale = norms[a] * norms[b, columns]
+            return float(np.divide(matrix[identity, columns], scale, out=np.zeros(neurons), where=scale > 0).mean())
+
+        return order, mean(identity), mean(order)
+
+    permutations = np.tile(identity, (layers, layers, 1))
     rows = []
-    for a in range(layers):
-        for b in range(a + 1, layers):
-            correlation = statistics.correlation(a, b)
-            order = match_neurons(correlation)
+    with ThreadPoolExecutor(threads) as pool:  # the search releases Python's lock, and threads share the matrices
+        for (a, b), (order, unmatched, matched) in zip(pairs, pool.map(match, pairs), strict=True):
             permutations[a, b] = order
-            permutations[b, a, order] = np.arange(neurons, dtype=np.int32)
-            rows.append(
-                {
-                    "layer_a": a,
-                    "layer_b": b,
-                    "mean_correlation_unmatched": float(np.diagonal(correlation).mean()),
-                    "mean_correlation_matched": float(correlation[np.arange(neurons), order].mean()),
-                    "positions": statistics.count,
-                }
-            )
+            permutations[b, a, order] = identity
+            means = {f"mean_{measure}_unmatched": unmatched, f"mean_{measure}_matched": matched}
+            rows.append({"layer_a": a, "layer_b": b, **means})
     return permutations, rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from ffnfold.files import atomic_path, write_atomic
 from ffnfold.text import pad_rows, token_windows
 
 BATCH_TOKENS = 2048
+MATCHED_COLUMNS = ("mean_correlation_matched", "mean_cosine_matched")
 
 
 def correlate_layers(
@@ -104,22 +105,47 @@ def _padded(
     return ids, attend, counted
 
 
-def save_alignment(permutations: np.ndarray, rows: list[dict], path: str, similarity_path: str) -> None:
-    """Write the permutations as safetensors, int32 (layers, layers, neurons), and the correlations as CSV."""
+class Alignment(NamedTuple):
+    """What an alignment's file holds.
+
+    Args:
+        permutations: int32 (layers, layers, neurons); `[a, b]` puts layer b's neurons into layer a's order.
+        similarity: float64 (layers, layers), symmetric, 1 on the diagonal: mean correlation, or cosine, of matched neurons.
+    """
+
+    permutations: np.ndarray
+    similarity: np.ndarray
+
+
+def save_alignment(permutations: np.ndarray, rows: Sequence[Mapping], path: str, similarity_path: str) -> None:
+    """Write an alignment as safetensors (`permutations`, `similarity`; see `Alignment`), and its rows as CSV.
+
+    Args:
+        permutations: int32 (layers, layers, neurons).
+        rows: one for each pair of layers, from `align_pairs` or `align_by_weights`.
+        path: the safetensors file.
+        similarity_path: the CSV file.
+    """
+    similarity = np.eye(len(permutations))
+    for row in rows:
+        (matched,) = (value for name, value in row.items() if name in MATCHED_COLUMNS)
+        similarity[row["layer_a"], row["layer_b"]] = similarity[row["layer_b"], row["layer_a"]] = matched
     with atomic_path(path) as temporary:
-        save_file({"permutations": torch.from_numpy(permutations)}, temporary)
-    columns = ["layer_a", "layer_b", "mean_correlation_unmatched", "mean_correlation_matched", "positions"]
+        tensors = {"permutations": permutations, "similarity": similarity}
+        save_file({name: torch.from_numpy(array) for name, array in tensors.items()}, temporary)
+    columns = list(rows[0]) if rows else ["layer_a", "layer_b"]  # a base of one block has no pairs
     write_atomic(similarity_path, pd.DataFrame(rows, columns=columns).to_csv(index=False).encode())
 
 
-def load_alignment(path: str | Path) -> np.ndarray:
-    """Read the permutations, int32 (layers, layers, neurons).
+def load_alignment(path: str | Path) -> Alignment:
+    """Read what `save_alignment` wrote.
 
     Raises:
         InputError: the file is not what `save_alignment` writes.
     """
     try:
-        return load_file(path)["permutations"].numpy()
+        tensors = load_file(path)
+        return Alignment(tensors["permutations"].numpy(), tensors["similarity"].numpy())
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise InputError(
             "the alignment cannot be read",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffnfold import hub
+from ffnfold.architecture import FAMILIES, SHARED_SUFFIX, Family, family_of
 from ffnfold.errors import InputError
 from ffnfold.files import (
     CONFIG,
@@ -54,7 +55,11 @@ __all__ = [
 ]
 
 COPIED_FILES = (*TOKENIZER_FILES, "generation_config.json")
-_LEGACY_BUFFER = re.compile(r"(^|\.)attn\.(masked_)?bias$")
+_LEGACY_BUFFER = re.compile(r"(^|\.)(attn|attention)\.((masked_)?bias|rotary_emb\.inv_freq)$")
+_STORED_NAMES = {
+    family.model_type: {family.head: family.stored_head} for family in FAMILIES.values() if family.stored_head
+}
+_LOADED_NAMES = {stored: name for names in _STORED_NAMES.values() for name, stored in names.items()}
 
 
 # --------------------------------------------------------------------------------------------------- writing
@@ -70,7 +75,8 @@ def save_checkpoint(
 
     Args:
         directory: folder to write, made if absent.
-        state: tensors by name; those that share memory are stored as copies, so pass each tied tensor once.
+        state: tensors by name; those that share memory are stored as copies, so pass each tied tensor once. The
+            head of a stock family takes the name that all of its loaders know (`Family.stored_head`).
         config: content of config.json.
         tokenizer_directory: folder whose tokenizer files are copied; None for a checkpoint without them.
     """
@@ -78,9 +84,10 @@ def save_checkpoint(
 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    stored = _STORED_NAMES.get(config.get("model_type"), {})
     (directory / MANIFEST).unlink(missing_ok=True)  # an interrupted rewrite must not look complete
     with atomic_path(directory / WEIGHTS) as temporary:
-        save_file(_separate(state), temporary, metadata={"format": "pt"})
+        save_file(_separate(_renamed(state, stored)), temporary, metadata={"format": "pt"})
     write_json(directory / CONFIG, config)
     written = [WEIGHTS, CONFIG]
     for name in COPIED_FILES:
@@ -95,6 +102,10 @@ def save_checkpoint(
         for name in written
     }
     write_json(directory / MANIFEST, {"files": files})
+
+
+def _renamed(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
+    return {names.get(name, name): tensor for name, tensor in state.items()}
 
 
 def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -165,7 +176,7 @@ def checkpoint_sha256(directory: str | Path) -> str:
 
 
 def load_state(directory: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, in their stored type.
+    """The tensors of a checkpoint by their names in the model, in their stored type.
 
     Raises:
         InputError: no safetensors file, or one that is truncated.
@@ -176,7 +187,7 @@ def load_state(directory: str | Path) -> dict[str, Tensor]:
     for path in weight_files(directory):
         read_header(path)
         state.update(load_file(path))
-    return state
+    return _renamed(state, _LOADED_NAMES)
 
 
 def load_model(directory: str | Path, auto_class: str = "causal_lm", **options: Any) -> Any:
@@ -189,10 +200,15 @@ def load_model(directory: str | Path, auto_class: str = "causal_lm", **options: 
         options: passed to `from_pretrained`; `dtype` is float32 unless given.
 
     Raises:
-        InputError: a tensor is missing, unexpected or of another shape.
+        InputError: an unknown model type, or a tensor is missing, unexpected or of another shape.
     """
     import torch
     import transformers
+
+    config = load_config(directory)
+    family = family_of(config)
+    if config["model_type"].endswith(SHARED_SUFFIX):
+        import ffnfold.sharing  # noqa: F401  # registers the classes of tied FFNs
 
     names = {"causal_lm": "AutoModelForCausalLM", "sequence_classification": "AutoModelForSequenceClassification"}
     for path in weight_files(directory):
@@ -210,18 +226,23 @@ def load_model(directory: str | Path, auto_class: str = "causal_lm", **options: 
     except (OSError, ValueError, RuntimeError) as error:
         what = "the checkpoint cannot be loaded"
         raise InputError(what, where=str(directory), got=error, remedy="check config.json and the weights") from error
-    fresh, unused = (set(), set()) if auto_class == "causal_lm" else ({"score.weight"}, {"lm_head.weight"})
-    missing = sorted(set(info["missing_keys"]) - fresh)
-    surplus = sorted(set(info["unexpected_keys"]) - unused)
+    classifier = auto_class == "sequence_classification"
+    fresh, unused = ({"score.weight"}, family.unused_in_classifier) if classifier else ((), ())
+    missing = sorted(set(info["missing_keys"]).difference(fresh))
+    surplus = sorted(set(info["unexpected_keys"]).difference(unused))
     if missing or surplus or info["mismatched_keys"]:
         raise InputError(
             "the weights do not fit the configuration",
             where=str(directory),
             got=f"missing: {missing[:3]}, unexpected: {surplus[:3]}, other shape: {list(info['mismatched_keys'])[:3]}",
             expected="every tensor of the model and no other",
-            remedy="check config.json (n_layer, n_embd, vocab_size) against the weights",
+            remedy=_shape_remedy(family),
         )
     return model.eval()
+
+
+def _shape_remedy(family: Family) -> str:
+    return f"check config.json ({family.layers_key}, {family.hidden_size_key}, vocab_size) against the weights"
 
 
 def load_tokenizer(directory: str | Path) -> Any:
@@ -248,7 +269,7 @@ def load_tokenizer(directory: str | Path) -> Any:
         raise InputError(
             "the tokenizer has no end-of-text token",
             where=str(directory / "tokenizer_config.json"),
-            expected='an `eos_token`, "<|endoftext|>" for GPT-2',
+            expected='an `eos_token`, "<|endoftext|>" for GPT-2 and Pythia',
             remedy="name it in tokenizer_config.json",
         )
     if tokenizer.pad_token is None:
@@ -317,7 +338,8 @@ def _canonical_state(state: dict[str, Tensor], config: dict[str, Any], where: st
     """Float32 tensors under the names of the whole language model, each tied tensor once.
 
     Args:
-        state: tensors as stored; older checkpoints lack the `transformer.` prefix and store attention masks.
+        state: tensors of `load_state`; older checkpoints lack the model's prefix (`transformer.`) and store attention
+            masks and rotary frequencies.
         config: content of config.json.
         where: the source's name, for messages.
 
@@ -357,6 +379,6 @@ def _canonical_state(state: dict[str, Tensor], config: dict[str, Any], where: st
             where=where,
             got="; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else ""),
             expected="every tensor of the model and no other",
-            remedy="check config.json (n_layer, n_embd, vocab_size) against the weights",
+            remedy=_shape_remedy(family_of(config)),
         )
     return {name: tensor.to(torch.float32) for name, tensor in named.items()}

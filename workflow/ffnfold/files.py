@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ffnfold.architecture import FAMILIES, SHARED_SUFFIX
 from ffnfold.errors import InputError
 
 WEIGHTS, INDEX, CONFIG, MANIFEST = "model.safetensors", "model.safetensors.index.json", "config.json", "manifest.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
-SUPPORTED = frozenset({"gpt2"})
+SUPPORTED = frozenset(FAMILIES)
 BUILD_NOTES = "build.json"  # beside a built checkpoint: its options and which zeros are held
 _CONVERT = (
     "convert it once, where you trust its origin: load it with transformers and `save_pretrained(folder)`, "
@@ -252,13 +253,17 @@ def check_config(config: dict[str, Any], supported: Collection[str], where: str)
     Raises:
         InputError: names the model type found and those supported.
     """
-    if config.get("model_type") not in supported:
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in supported:
+        shared = str(model_type).endswith(SHARED_SUFFIX)
         raise InputError(
             "the checkpoint is of another architecture",
             where=f"{where}: model_type",
-            got=repr(config.get("model_type")),
+            got=repr(model_type),
             expected=" or ".join(sorted(supported)),
-            remedy="name a checkpoint of the GPT-2 family",
+            remedy="expand it first: python -m ffnfold.expand CHECKPOINT FOLDER, then name that folder"
+            if shared
+            else "name a GPT-2 or GPT-NeoX (Pythia) checkpoint",
         )
     vocab_size = config.get("vocab_size", 50257)
     if not isinstance(vocab_size, int) or vocab_size < 1:

@@ -55,20 +55,29 @@ def check_protocols(study: Mapping[str, Any], source: str) -> None:
     Raises:
         InputError: an unknown key, a value out of bounds, or two values that exclude each other.
     """
+    teacher = study["recovery"]["teacher"]
     for section in SECTIONS:
-        _check_section(section, study_settings(study, section), f"{source}: {'.'.join(SECTIONS[section])}")
+        _check_section(section, study_settings(study, section), f"{source}: {'.'.join(SECTIONS[section])}", teacher)
     for name, options in study["variants"].items():
         for section in options.get("protocol", {}):
             settings, where = effective(study, name, section), f"{source}: variants.{name}.protocol.{section}"
             error = next(iter(_validator(section).iter_errors(settings)), None)
             if error is not None:
                 raise describe(error, where)
-            _check_section(section, settings, where)
+            _check_section(section, settings, where, teacher)
 
 
-def _check_section(section: str, settings: Mapping[str, Any], where: str) -> None:
+def _check_section(section: str, settings: Mapping[str, Any], where: str, teacher: str | None) -> None:
     if section == "recovery":
         check_budget(settings, where)
+        if teacher is not None and not settings["pack"]:
+            raise InputError(
+                "a variant is matched to its teacher at every position, so it reads text without padding",
+                where=f"{where}.pack",
+                got=f"false, with recovery.teacher: {teacher}",
+                expected="true",
+                remedy="set pack: true or recovery.teacher: null (and audit.against: null where a scenario of it pads)",
+            )
     if section == "sentiment":
         check_budget(settings["training"], f"{where}.training")
     if section == "perplexity":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,14 @@ class Audit:
     Args:
         study: the sound study, validated.
         published: the as-published study, validated; None where the study has no audit.
-        needs: method -> what its building needs (`alignment`, `data`, ...).
+        needs: a variant's options -> what its build needs (`methods.needs_of`).
     """
 
     def __init__(
-        self, study: Mapping[str, Any], published: Mapping[str, Any] | None, needs: Mapping[str, Sequence[str]]
+        self,
+        study: Mapping[str, Any],
+        published: Mapping[str, Any] | None,
+        needs: Callable[[Mapping[str, Any]], Collection[str]],
     ) -> None:
         self._needs = needs
         self.baseline = next(name for name, line in study["variants"].items() if line["method"] == "baseline")
@@ -103,17 +106,19 @@ class Audit:
         if stage == "alignment":
             return study["alignment"]
         options = self.options(scenario, variant)
-        needs, tasks = self._needs[options["method"]], study["recovery"]["tasks"]
+        needs, tasks = self._needs(options), study["recovery"]["tasks"]
         # The prompt stands between an article and its summary where a training reads them.
         texts = (tasks, study["metrics"]["summarization"]["prompt"] if "summarization" in tasks else "")
         built = (
             options,
-            study["alignment"] if "alignment" in needs else None,
+            study["alignment"] if {"alignment", "moments"} & set(needs) else None,
             texts if "data" in needs else None,
         )
         if stage == "built":
             return built
-        recovered = (built, effective(study, variant, "recovery"), texts)
+        recovery = study["recovery"]
+        taught = (recovery["teacher"], recovery["distillation"]) if recovery["teacher"] is not None else None
+        recovered = (built, effective(study, variant, "recovery"), texts, taught)
         if stage == "recovered":
             return recovered
         settings = self.settings(scenario, variant, stage)
@@ -217,7 +222,10 @@ def _said(value: Any) -> str:
 
 
 def load_audit(
-    study: Mapping[str, Any], settings: Mapping[str, Any], studies: Path, needs: Mapping[str, Sequence[str]]
+    study: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    studies: Path,
+    needs: Callable[[Mapping[str, Any]], Collection[str]],
 ) -> Audit:
     """The audit of a study, which has no scenarios where the study names no other to audit against.
 

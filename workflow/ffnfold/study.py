@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ffnfold.architecture import layer_count
+from ffnfold.architecture import layer_count, positions_of
 from ffnfold.errors import InputError
 from ffnfold.protocols import check_budget, check_gates, check_protocols, lengths
 from ffnfold.schema_errors import StrictValidator, describe
@@ -50,6 +50,8 @@ def study_path(name: str, studies: Path) -> Path:
 
 def expand_variants(variants: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Write out every `{n}` line: name with the placeholder -> one variant for each value of the list.
+
+    A line that is null is left out, so that a study can do without a variant of the one it extends.
 
     Raises:
         InputError: a placeholder without a list, two placeholders, or the same name twice.
@@ -152,6 +154,8 @@ def _check_relations(study: Mapping[str, Any], source: str) -> None:
                     got=False,
                     remedy="take pack out of the student's training; recovery may have it",
                 )
+        _check_surgery(options, f"{source}: variants.{name}")
+        _check_surgery(options, f"{source}: variants.{name}")
     check_protocols(study, source)
     check_gates(study["gates"]["known"], f"{source}: gates.known")
     baselines = [name for name, options in study["variants"].items() if options["method"] == "baseline"]
@@ -165,12 +169,70 @@ def _check_relations(study: Mapping[str, Any], source: str) -> None:
         )
 
 
+def _check_surgery(options: Mapping[str, Any], where: str) -> None:
+    """Options of a variant that exclude each other."""
+    if options.get("score") == "wanda" and options["scope"] != "blocks":
+        raise InputError(
+            "Wanda weighs a weight by its input, which the token embedding has none of",
+            where=f"{where}.scope",
+            got=options["scope"],
+            expected="blocks",
+            remedy="add `scope: blocks`, or take `score: magnitude`",
+        )
+    if options.get("train") == "deltas" and not options["rank"]:
+        raise InputError(
+            "there are no low-rank matrices to train",
+            where=f"{where}.rank",
+            got=0,
+            expected="1 or more with `train: deltas`",
+            remedy="give a rank, or take `train: all`",
+        )
+    by_likeness = options.get("groups") == "similarity" or options.get("reference") == "medoid"
+    if by_likeness and options["align"] == "none":
+        raise InputError(
+            "FFNs are likened by their matched neurons, and this variant matches none",
+            where=f"{where}.align",
+            got="none, with groups: similarity or reference: medoid",
+            expected="activations or weights",
+            remedy="choose one of them, or `groups: runs` and `reference: first`",
+        )
+
+
+def _check_surgery(options: Mapping[str, Any], where: str) -> None:
+    """Options of a variant that exclude each other."""
+    if options.get("score") == "wanda" and options["scope"] != "blocks":
+        raise InputError(
+            "Wanda weighs a weight by its input, which the token embedding has none of",
+            where=f"{where}.scope",
+            got=options["scope"],
+            expected="blocks",
+            remedy="add `scope: blocks`, or take `score: magnitude`",
+        )
+    if options.get("train") == "deltas" and not options["rank"]:
+        raise InputError(
+            "there are no low-rank matrices to train",
+            where=f"{where}.rank",
+            got=0,
+            expected="1 or more with `train: deltas`",
+            remedy="give a rank, or take `train: all`",
+        )
+    by_likeness = options.get("groups") == "similarity" or options.get("reference") == "medoid"
+    if by_likeness and options["align"] == "none":
+        raise InputError(
+            "FFNs are likened by their matched neurons, and this variant matches none",
+            where=f"{where}.align",
+            got="none, with groups: similarity or reference: medoid",
+            expected="activations or weights",
+            remedy="choose one of them, or `groups: runs` and `reference: first`",
+        )
+
+
 def check_against_base(study: Mapping[str, Any], config: Mapping[str, Any], source: str) -> None:
     """Check the settings that depend on the base's shape.
 
     Args:
         study: a validated study.
-        config: the base's configuration: `model_type`, block count, and `n_positions` where known.
+        config: the base's configuration: `model_type`, block count, and positions where known.
         source: what messages call the study.
 
     Raises:
@@ -195,7 +257,7 @@ def check_against_base(study: Mapping[str, Any], config: Mapping[str, Any], sour
                 expected=f"0 to {layers - 1}",
                 remedy="name blocks that the base has; the first is 0",
             )
-    positions = config.get("n_positions")
+    positions = positions_of(config)
     for where, length in lengths(study):
         if positions is not None and length > positions:
             raise InputError(
@@ -250,7 +312,7 @@ def load_study(settings: Mapping[str, Any], studies: Path) -> dict[str, Any]:
             expected="e.g. {seed: 1}",
             remedy="write it as `overrides: {key: value}`",
         )
-    study = validate_study(merge_settings(read_study(path, studies), typed(overrides)), str(path))
+    study = validate_study(_laid_over(read_study(path, studies), typed(overrides)), str(path))
     if study["base"]["source"] is None:
         check_against_base(study, pretrained_config(study), str(path))
     return {**study, "name": path.stem}
@@ -264,6 +326,8 @@ def read_study(
 ) -> dict[str, Any]:
     """A study file laid over the one that it `extends`, and that over its own.
 
+    A variant that the file sets to null is left out.
+
     Args:
         path: the file.
         studies: folder of the named studies; files beside `path` are looked at first.
@@ -276,7 +340,7 @@ def read_study(
     name = content.pop("extends", None)
     over = typed(overrides[1]) if overrides and overrides[0].resolve() == path.resolve() else {}
     if name is None:
-        return merge_settings(content, over)
+        return _laid_over(content, over)
     parent = beside(name, path, studies)
     if parent.resolve() in [p.resolve() for p in (*seen, path)]:
         raise InputError(
@@ -285,7 +349,17 @@ def read_study(
             got=" -> ".join(p.stem for p in (*seen, path, parent)),
             remedy="remove the line from one of them",
         )
-    return merge_settings(merge_settings(read_study(parent, studies, (*seen, path), overrides), content), over)
+    return _laid_over(_laid_over(read_study(parent, studies, (*seen, path), overrides), content), over)
+
+
+def _laid_over(study: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`study` with `over` laid over it; a variant's line that is null there takes the study's line out."""
+    merged = merge_settings(study, over)
+    lines, new = study.get("variants"), over.get("variants")
+    if isinstance(lines, Mapping) and isinstance(new, Mapping):
+        gone = {name for name, line in new.items() if line is None and name in lines}
+        merged["variants"] = {name: line for name, line in merged["variants"].items() if name not in gone}
+    return merged
 
 
 def beside(name: str, path: Path, studies: Path) -> Path:

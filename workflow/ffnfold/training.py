@@ -68,7 +68,7 @@ class _Watch(TrainerCallback):
             return
         if "learning_rate" in logs:
             self._rate = logs["learning_rate"]
-            message = "step %d of %d: loss %.4f nats, learning rate %.2e"
+            message = "step %d of %d: loss %.4f, learning rate %.2e"
             log.info(message, state.global_step, state.max_steps, loss, self._rate)
         if not math.isfinite(loss):
             raise FloatingPointError(
@@ -77,24 +77,72 @@ class _Watch(TrainerCallback):
             )
 
 
-def hold_zeros(model: nn.Module, names: Sequence[str]) -> None:
+def train_only(model: nn.Module, names: Sequence[str] | None) -> None:
+    """Freeze every parameter that is not named: the optimiser does not get it, so it keeps its bytes.
+
+    Args:
+        model: the model to train.
+        names: parameter names; None freezes nothing.
+
+    Raises:
+        RuntimeError: the model has no parameter of a name, or no name is given (both are bugs).
+    """
+    if names is None:
+        return
+    parameters, wanted = dict(model.named_parameters()), set(names)
+    unknown = sorted(wanted - parameters.keys())
+    if unknown or not wanted:
+        what = f"the model has no parameter {', '.join(unknown[:3])}" if unknown else "none is named"
+        raise RuntimeError(f"parameters to train alone: {what}")
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in wanted)
+
+
+def hold_zeros(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     """Keep the present zeros of some parameters at zero: their gradients are masked before the optimiser sees them.
 
     Args:
         model: the model to train.
         names: parameter names; every entry that is 0 now stays 0.
+
+    Returns:
+        Name -> bool tensor of the parameter's shape, true where a zero is held; for `check_zeros`.
     """
     parameters = dict(model.named_parameters())
 
-    def mask_gradient(mask: Tensor) -> Callable[[Tensor], None]:
+    def mask_gradient(free: Tensor) -> Callable[[Tensor], None]:
         def hook(parameter: Tensor) -> None:
-            parameter.grad.mul_(mask.to(parameter.grad.device))
+            parameter.grad.mul_(free.to(parameter.grad.device))
 
         return hook
 
+    held = {}
     for name in names:
-        mask = (parameters[name].detach() != 0).to(parameters[name].dtype)
-        parameters[name].register_post_accumulate_grad_hook(mask_gradient(mask))
+        free = parameters[name].detach() != 0
+        held[name] = ~free
+        if parameters[name].requires_grad:  # a frozen one gets no gradient, and takes no hook
+            parameters[name].register_post_accumulate_grad_hook(mask_gradient(free))
+    return held
+
+
+def check_zeros(model: nn.Module, held: Mapping[str, Tensor]) -> None:
+    """Check after a training that every zero that was held is still one.
+
+    Args:
+        model: the trained model.
+        held: what `hold_zeros` returned before it.
+
+    Raises:
+        RuntimeError: one is not (a bug); names the parameter and says how many.
+    """
+    parameters = dict(model.named_parameters())
+    for name, mask in held.items():
+        moved = int(torch.count_nonzero(parameters[name].detach()[mask.to(parameters[name].device)]))
+        if moved:
+            raise RuntimeError(f"{name}: {moved} of {int(mask.sum())} zeros that training had to hold are no longer 0")
+    if held:
+        count = sum(int(mask.sum()) for mask in held.values())
+        log.info("%d zeros in %d tensors were held through the training", count, len(held))
 
 
 def fit(
@@ -112,13 +160,13 @@ def fit(
     """Train a model for the budget's steps with AdamW.
 
     Args:
-        model: trained in place.
+        model: trained in place; parameters that require no gradient stay as they are.
         examples: training examples; passes over them are shuffled by `generator`.
         budget: the study's training settings (steps, batch_size, accumulation, learning_rate, ...).
         generator: fixes the order of the examples and Trainer's own seed.
         device: `cpu` or `cuda`.
         collate: from examples to a batch; Trainer's default stacks tensors.
-        loss: from model and batch to a scalar loss (nats); by default the model's own.
+        loss: from model and batch to a scalar loss; by default the model's own, in nats.
         resume: folder for the state of an unfinished training, from which a later call goes on; the caller removes it
             when what comes of the training is safe on disk. None keeps no state.
         identity: what shapes `loss`, as JSON can hold it; a state is used only where this is the same.
@@ -133,7 +181,9 @@ def fit(
     seed = int(generator.integers(2**31))
     states = None
     if resume is not None:
+        frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
         facts = {"budget": dict(budget), "seed": seed, "device": device, "identity": dict(identity or {})}
+        facts["frozen"] = frozen
         states = TrainingStates(resume, training_identity(model, examples, order, facts), interval_s())
     newest = states and states.newest()
     with tempfile.TemporaryDirectory(prefix="ffnfold-train-") as folder:

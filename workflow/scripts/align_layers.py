@@ -23,7 +23,7 @@ def main(job):
         job.params.device,
         job.threads,
     )
-    permutations, rows = align_pairs(statistics)
+    permutations, rows = align_pairs(statistics, job.threads)
     save_alignment(permutations, rows, job.output.permutations, job.output.similarity)
 
 

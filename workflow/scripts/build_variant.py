@@ -10,10 +10,9 @@ def main(job):
         base=Path(job.input.base).parent,
         options=job.params.options,
         directory=Path(job.output.manifest).parent,
-        alignment=getattr(job.input, "alignment", None),
-        data=getattr(job.input, "data", None),
         training=job.params.training,
         threads=job.threads,
+        **{name: getattr(job.input, name, None) for name in ("alignment", "moments", "validation", "data")},
     )
 
 

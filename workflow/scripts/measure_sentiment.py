@@ -2,14 +2,11 @@
 
 
 def main(job):
-    from pathlib import Path
-
     from ffnfold.architecture import require_positions
-    from ffnfold.checkpoints import load_config, load_model, load_tokenizer
+    from ffnfold.checkpoints import load_config, load_model, load_tokenizer, read_json
     from ffnfold.files import training_folder
     from ffnfold.measurement import Measurement
     from ffnfold.metrics import sentiment
-    from ffnfold.recovery import frozen_zeros
     from ffnfold.seeding import torch_seed
     from ffnfold.splits import read_split
 
@@ -28,7 +25,7 @@ def main(job):
         measurement.statistics,
         measurement.generator,
         measurement.device,
-        frozen_zeros(Path(job.input.notes).parent),
+        read_json(job.input.notes)["frozen_zeros"],
         training_folder(job.output.record),
     )
     measurement.write(values, items, split="test")

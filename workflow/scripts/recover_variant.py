@@ -6,6 +6,7 @@ def main(job):
 
     from ffnfold.recovery import recover_variant
 
+    teacher = getattr(job.input, "teacher", None)
     recover_variant(
         built=Path(job.input.built).parent,
         data=job.input.data,
@@ -16,6 +17,8 @@ def main(job):
         device=job.params.device,
         threads=job.threads,
         directory=Path(job.output.manifest).parent,
+        teacher=teacher and Path(teacher).parent,
+        distillation=job.params.distillation,
     )
 
 

@@ -1,31 +1,36 @@
-"""compressed_n: each run of n blocks becomes its first block, with the average of the run's FFNs.
+"""compressed_n: each group of n blocks becomes its reference block, with the average of the group's FFNs.
 
-Depth becomes ceil(layers / n).
+Depth becomes ceil(layers / n) with runs or groups by similarity, layers - n + 1 with one window.
 
 Source: the published study, compressed_n: the anchor keeps its attention and norms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ffnfold.alignment import average_ffn
-from ffnfold.architecture import consecutive_runs, family_of, ffn_names, keep_blocks, layer_count
+from torch import Tensor
+
+from ffnfold.architecture import family_of, ffn_names, keep_blocks
+from ffnfold.grouping import Group
 from ffnfold.methods import Built, Inputs
+from ffnfold.surgery import group_ffns
 
 
 def build(inputs: Inputs, options: Mapping[str, Any]) -> Built:
-    """Average the aligned FFNs of each run of `options["n"]` blocks into the run's first block and delete the others.
+    """Average the aligned FFNs of each group into its reference block and delete the group's other blocks.
 
     Raises:
         InputError: n is outside 1 to the number of blocks.
     """
     family = family_of(inputs.config)
-    runs = consecutive_runs(layer_count(inputs.config), options["n"])
-    state = dict(inputs.state)
-    for run in runs:
-        average = average_ffn(inputs.state, family, run, inputs.permutations)
-        state.update({name: average[part] for part, name in ffn_names(family, run[0]).items()})
-    state, config = keep_blocks(state, inputs.config, [run[0] for run in runs])
-    return Built(state, config, notes={"runs": runs})
+
+    def assemble(groups: Sequence[Group], ffns: Sequence[Mapping[str, Tensor]]) -> tuple[dict, dict]:
+        state = dict(inputs.state)
+        for group, ffn in zip(groups, ffns, strict=True):
+            state.update({name: ffn[part] for part, name in ffn_names(family, group.anchor).items()})
+        return keep_blocks(state, inputs.config, sorted(group.anchor for group in groups))
+
+    groups, ffns, notes = group_ffns(inputs, options, assemble)
+    return Built(*assemble(groups, ffns), notes=notes)

@@ -31,7 +31,8 @@ def distillation_loss(
         student_logits, teacher_logits: (batch, length, vocabulary).
         student_hidden, teacher_hidden: (batch, length, hidden size), the last block's normalised output.
         lm_loss: scalar, mean next-token loss of the student.
-        options: temperature, weight_soft, weight_hidden, weight_lm.
+        options: temperature, weight_soft, weight_hidden, weight_lm. With weight_hidden 0 the hidden states are not
+            compared, and their sizes may differ.
     """
     temperature = options["temperature"]
     # The temperature's square keeps the gradient's size (Hinton et al. 2015, arXiv 1503.02531, section 2).
@@ -41,12 +42,11 @@ def distillation_loss(
         reduction="batchmean",
         log_target=True,
     )
-    hidden = 1 - functional.cosine_similarity(student_hidden, teacher_hidden, dim=-1).mean()
-    return (
-        options["weight_soft"] * temperature**2 * soft
-        + options["weight_hidden"] * hidden
-        + options["weight_lm"] * lm_loss
-    )
+    loss = options["weight_soft"] * temperature**2 * soft
+    if options["weight_hidden"]:
+        hidden = 1 - functional.cosine_similarity(student_hidden, teacher_hidden, dim=-1).mean()
+        loss = loss + options["weight_hidden"] * hidden
+    return loss + options["weight_lm"] * lm_loss
 
 
 def build(inputs: Inputs, options: Mapping[str, Any]) -> Built:

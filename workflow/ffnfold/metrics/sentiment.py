@@ -108,14 +108,17 @@ def measure(
 
     Returns:
         The figures, and one row for each test review: id, label, predicted, correct.
+
+    Raises:
+        RuntimeError: a zero was not held (a bug).
     """
-    from ffnfold.training import fit, hold_zeros
+    from ffnfold.training import check_zeros, fit, hold_zeros
 
     train = {name: list(column)[: settings["max_training_items"]] for name, column in train.items()}
     test = {name: list(column)[: settings["max_items"]] for name, column in test.items()}
     rows = encode_reviews(tokenizer, train["text"], settings["max_length"])
     examples = [{"input_ids": row, "labels": int(y)} for row, y in zip(rows, train["label"], strict=True)]
-    hold_zeros(model, frozen_zeros)
+    held = hold_zeros(model, frozen_zeros)
     pool, pad = settings["pool"], model.config.pad_token_id
     length = settings["max_length"] if pool == "last_position" else None
 
@@ -133,6 +136,7 @@ def measure(
         resume=resume,
         identity={"pool": pool},
     )
+    check_zeros(model, held)
     encoded = encode_reviews(tokenizer, test["text"], settings["max_length"])
     predicted = predict(model, encoded, settings["eval_batch_size"], device, pool, length)
     labels = np.asarray(test["label"], dtype=np.int64)

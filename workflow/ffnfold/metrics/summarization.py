@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from ffnfold.architecture import positions_of
 from ffnfold.errors import InputError
 from ffnfold.records import Value
 from ffnfold.statistics import interval_words, mean_interval
@@ -155,6 +156,6 @@ def measure(
         The figures (F1, 0 to 1), and one row for each article with the generated text and every score.
     """
     test = {name: list(column)[: settings["max_items"]] for name, column in test.items()}
-    prompts = build_prompts(tokenizer, test["article"], settings, model.config.n_positions)
+    prompts = build_prompts(tokenizer, test["article"], settings, positions_of(model.config.to_dict()))
     generated = summarize(model, tokenizer, prompts, settings, device)
     return score_texts(generated, test["highlights"], test["id"], statistics, generator)
