@@ -31,7 +31,7 @@ rule tabulate:
 
 
 rule compare_variants:
-    """Every variant against the baseline and the best floor, item by item; the published claims as such comparisons."""
+    """Every variant against the baseline and the best floor, item by item; questions and published claims likewise."""
     input:
         records=all_records,
         floors=[record for metric in METRICS for record in floors_of(metric)],
@@ -45,9 +45,16 @@ rule compare_variants:
             category="Tables",
             labels={"metric": "comparisons"},
         ),
+        questions=report(
+            "results/{study}/tables/questions.csv",
+            caption="../report/captions/questions.rst",
+            category="Tables",
+            labels={"metric": "questions"},
+        ),
         claims="results/{study}/tables/claims.json",
     params:
         variants=VARIANT_ROWS,
+        questions=STUDY["questions"],
         statistics=STUDY["statistics"],
         seed=STUDY["seed"],
         comparable=STUDY["comparable"],
@@ -93,6 +100,7 @@ rule render_report:
         tables=expand("results/{{study}}/tables/{metric}.csv", metric=METRICS),
         figures=expand("results/{{study}}/figures/{figure}.svg", figure=FIGURES),
         comparisons="results/{study}/tables/comparisons.csv",
+        questions="results/{study}/tables/questions.csv",
         claims="results/{study}/tables/claims.json",
         gates=GATES,
         records=all_records,

@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pytest
 from ffnfold import agreement
-from ffnfold.checkpoints import load_model, load_tokenizer, save_model
+from ffnfold.architecture import FAMILIES, ffn_names
+from ffnfold.checkpoints import load_config, load_model, load_state, load_tokenizer, save_checkpoint, save_model
 from ffnfold.datasets import prepare_task
-from ffnfold.errors import InputError
 from ffnfold.metrics import documents
+from ffnfold.sharing import share_ffns
 from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.tasks.wikitext.preprocess_wikitext import process_results, wikitext_detokenizer
@@ -169,16 +170,22 @@ def test_the_command_fails_where_figures_differ(checkpoint, data, monkeypatch, c
     assert "1 figure differs by more than 0.1%" in capsys.readouterr().out
 
 
-def test_a_checkpoint_of_another_class_must_be_expanded_first(checkpoint, data, tmp_path, capsys):
-    tied = tmp_path / "tied"
-    shutil.copytree(checkpoint, tied)
-    config = json.loads((tied / "config.json").read_text())
-    (tied / "config.json").write_text(json.dumps({**config, "ffn_groups": [[0, 1]]}))
-    with pytest.raises(InputError, match="expand it first"):
-        agreement.harness_figures(tied, ["x"], "cpu")
-    assert agreement.main([str(checkpoint), str(tied), "--data", str(data)]) == 2
+def test_a_checkpoint_with_tied_ffns_is_judged_by_its_expanded_export(checkpoint, data, tmp_path, capsys, no_network):
+    state, config = load_state(checkpoint), load_config(checkpoint)
+    ffn = {part: state[name] for part, name in ffn_names(FAMILIES["gpt2"], 1).items()}
+    save_checkpoint(tmp_path / "tied", *share_ffns(state, config, [[0, 1, 2, 3]], [ffn]), checkpoint)
+    assert agreement.main([str(tmp_path / "tied"), "--data", str(data), "--device", "cpu"]) == 0
+    assert "all figures agree within 0.1%" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_an_unknown_class_is_refused_before_any_is_measured(checkpoint, data, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
+    assert agreement.main([str(checkpoint), str(other), "--data", str(data)]) == 2
     printed = capsys.readouterr()
-    assert "ffn_groups" in printed.err and not printed.out
+    assert "bert" in printed.err and not printed.out
 
 
 def test_without_the_harness_the_message_says_how_to_get_it(checkpoint, data, monkeypatch, capsys):

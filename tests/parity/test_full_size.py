@@ -1,4 +1,4 @@
-"""The published parameter counts, from a full-size GPT-2 with random weights."""
+"""The published parameter counts, and those of our own methods, from a full-size GPT-2 with random weights."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,16 @@ import torch
 from ffnfold.architecture import keep_blocks
 from ffnfold.methods import REGISTRY, Inputs
 from ffnfold.metrics.parameters import count_parameters
+from ffnfold.settings import fill_defaults, load_schema
 
 GPT2, HALF, COUNTS = 124_439_808, 81_912_576, {}
 COUNTS |= {"gpt2": GPT2, "distilgpt2": HALF, "pruned_104M": GPT2}
 COUNTS |= {f"merged_{n}": GPT2 for n in (2, 4, 6, 8, 10)}
 COUNTS |= {"compressed_2": HALF, "compressed_4": 60_648_960}
 COUNTS |= {f"compressed_{n}": 53_561_088 for n in (6, 8, 10)}
+COUNTS |= {"shared_2": 96_105_216, "shared_4": 81_937_920}
+COUNTS |= {f"shared_{n}": 77_215_488 for n in (6, 8, 10)}
+COUNTS |= {"bypassed_4": 81_937_920, "dropped_4": 60_648_960}
 NONZERO = {**COUNTS, "pruned_104M": 104_694_536}
 LAYERS = {
     "distilgpt2": 6,
@@ -47,33 +51,32 @@ def build(base, variant):
     method, _, n = variant.partition("_")
     if variant == "distilgpt2":  # counted before its training, which changes no shape
         return keep_blocks(base.state, base.config, [0, 2, 4, 7, 9, 11])
-    options = {
-        "gpt2": {"method": "baseline"},
-        "pruned": {"method": "prune", "scope": "embedding", "keep": 104_694_536},
-        "merged": {"method": "merge", "n": n, "write": "all"},
-        "compressed": {"method": "compress", "n": n},
-    }[method]
-    if method in ("merged", "compressed"):
-        options["n"] = int(n)
+    methods = {"gpt2": "baseline", "pruned": "prune", "merged": "merge", "compressed": "compress", "shared": "share"}
+    methods |= {"bypassed": "bypass", "dropped": "drop"}
+    options = {"method": methods[method]}
+    options |= {"scope": "embedding", "keep": 104_694_536} if method == "pruned" else {"n": int(n)} if n else {}
+    schema = load_schema("study")
+    options = fill_defaults(options, schema["$defs"][options["method"]], schema)
     built = REGISTRY[options["method"]].build(base, options)
     return built.state, built.config
 
 
-def test_there_are_thirteen_variants():
-    assert len(COUNTS) == 13
+def test_there_are_thirteen_published_variants_and_seven_of_ours():
+    assert len(COUNTS) == 13 + 7
 
 
 @pytest.mark.parametrize("variant", COUNTS)
 def test_counts_are_the_published_ones(base, variant):
-    from transformers import GPT2Config, GPT2LMHeadModel
+    import ffnfold.sharing  # noqa: F401  registers the tied classes
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     state, config = build(base, variant)
-    assert config["n_layer"] == LAYERS.get(variant, 12)
+    assert config["n_layer"] == LAYERS.get(variant, 3 if variant == "dropped_4" else 12)
     assert count_parameters(state) == (COUNTS[variant], NONZERO[variant])
 
     # The same by transformers itself: every tensor has its place, and the tied head is counted once.
     with torch.device("meta"):
-        model = GPT2LMHeadModel(GPT2Config(**config))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
     missing = model.load_state_dict(state, strict=False, assign=True)
     assert missing.missing_keys == ["lm_head.weight"] and not missing.unexpected_keys
     model.tie_weights()

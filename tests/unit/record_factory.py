@@ -174,6 +174,26 @@ def comparisons(variants=VARIANTS):
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def questions():
+    """Two made-up answers, as of `questions.answer`: one with every kind of number, one that could not be compared."""
+    import pandas as pd
+    from ffnfold.comparisons import NOT_COMPARED
+    from ffnfold.questions import columns
+
+    pair = ("merged_2", "merged_4", "pair")
+    first, second = ("averaging", "Is <b>averaging</b> better?"), ("size", "Does size matter?")
+    rows = [
+        [*first, "parameters", "stored_parameters", *pair, "ratio", 1.0, 1.0, 1.0, "x", 1, 1, "exact count", 1.0, 1.0],
+        [*first, "perplexity", "token_perplexity", *pair, "ratio", 0.9523, 0.9423, 0.9623, "x", 1214, 1, "made up"],
+        [*first, "sentiment", "accuracy", *pair, "difference", 1.5, 0.5, 2.5, "points", 2000, 1, "made up", 0.02, 0.04],
+        [*second, "latency", "latency_ms_median", *pair, "ratio", *3 * [None], "x", None, None, "none", None, None],
+    ]
+    rows[1] += [1e-5, 2e-5]
+    verdicts = ["as many as merged_4", "better than merged_4", "better than merged_4", NOT_COMPARED]
+    table = pd.DataFrame([[*row, words] for row, words in zip(rows, verdicts, strict=True)], columns=list(columns()))
+    return table.astype({"n": "Int64", "replicates": "Int64", "estimate": "float64"})
+
+
 GATE = {
     "name": "non_overlapping",
     "figure": "token_perplexity",

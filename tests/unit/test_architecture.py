@@ -1,15 +1,20 @@
 import pytest
 import torch
+import transformers
 from ffnfold.architecture import (
+    FAMILIES,
+    SHARED_SUFFIX,
     consecutive_runs,
     family_of,
     ffn_names,
     flops_per_token,
     keep_blocks,
     layer_count,
+    positions_of,
     require_positions,
 )
 from ffnfold.errors import InputError
+from ffnfold.methods import REGISTRY, Inputs
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
@@ -51,7 +56,7 @@ def test_family_names_are_those_of_the_model(make_gpt2, state_of):
 def test_unknown_family_is_refused():
     with pytest.raises(InputError, match="model_type") as error:
         family_of({"model_type": "llama"})
-    assert "'llama'" in str(error.value) and "gpt2" in str(error.value)
+    assert "'llama'" in str(error.value) and "gpt2 or gpt_neox" in str(error.value)
 
 
 def test_keep_blocks_renumbers_in_the_given_order(make_gpt2, state_of, model_of):
@@ -98,8 +103,90 @@ def test_flops_by_hand(make_gpt2, state_of):
 
 
 def test_a_sequence_longer_than_the_positions_is_refused():
-    require_positions({"n_positions": 64}, 64, "some.key")
-    require_positions({}, 10**9, "some.key")
+    config = {"model_type": "gpt2", "n_positions": 64}
+    require_positions(config, 64, "some.key")
+    require_positions({"model_type": "gpt2"}, 10**9, "some.key")
     with pytest.raises(InputError, match=r"some\.key") as error:
-        require_positions({"n_positions": 64}, 65, "some.key")
+        require_positions(config, 65, "some.key")
     assert "65 tokens" in str(error.value) and "at most 64" in str(error.value)
+
+
+def test_positions_are_read_under_the_familys_own_key():
+    assert positions_of({"model_type": "gpt2", "n_positions": 64, "max_position_embeddings": 3}) == 64
+    assert positions_of({"model_type": "gpt_neox", "n_positions": 3, "max_position_embeddings": 64}) == 64
+    assert positions_of({"model_type": "gpt2_shared_ffn", "n_positions": 64}) == 64
+    assert positions_of({"model_type": "gpt_neox"}) is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_type_with_tied_ffns_is_of_the_stock_family(family):
+    assert family_of({"model_type": family + SHARED_SUFFIX}) is FAMILIES[family]
+    for wrong in (SHARED_SUFFIX, family + SHARED_SUFFIX * 2, None, 3):
+        with pytest.raises(InputError, match=r"GPT-2 or GPT-NeoX \(Pythia\)"):
+            family_of({"model_type": wrong})
+
+
+# --------------------------------------------------------------------------------------------------- full sizes
+
+
+AVERAGING = {"groups": "runs", "reference": "first", "align": "none", "average": "mean", "fit": {"steps": 0}}
+
+
+def blank_state(config):
+    """Names and shapes of a full-size model, without memory."""
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    return {name: t for name, t in model.state_dict().items() if name not in model.all_tied_weights_keys}
+
+
+def count(state):
+    return sum(tensor.numel() for tensor in state.values())
+
+
+def build(method, inputs, options):
+    return REGISTRY[method].build(inputs, {"method": method, "write": "all", **options})
+
+
+def test_parameters_of_pythia_160m():
+    shape = {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
+    config = transformers.GPTNeoXConfig(**shape, vocab_size=50304)
+    state = blank_state(config)
+    assert count(state) == 162_322_944
+    assert 162_322_944 - 2 * 50304 * 768 == 85_056_000  # Source: Biderman et al. 2023, table 1, without embeddings
+    inputs = Inputs(state, config.to_dict())
+    options = {**AVERAGING, "n": 2}
+    assert count(build("merge", inputs, options).state) == 162_322_944
+    # Six blocks fewer, of 12 x 768^2 weights and 13 x 768 biases and norms each.
+    block = 12 * 768**2 + 13 * 768
+    assert count(build("compress", inputs, options).state) == 162_322_944 - 6 * block == 119_795_712
+    # 2 x the blocks' matrices and the head, 4 x 12 x 768 x 2,048 for attention.
+    expected = 2 * (12 * 12 * 768**2 + 50304 * 768) + 4 * 12 * 768 * 2048
+    assert flops_per_token(state, config.to_dict(), 2048) == expected
+
+
+SIZES = {
+    "gpt2": (12, 768, 12, 124_439_808),
+    "gpt2-medium": (24, 1024, 16, 354_823_168),
+    "gpt2-large": (36, 1280, 20, 774_030_080),
+    "gpt2-xl": (48, 1600, 25, 1_557_611_200),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_gpt2_can_be_cut_into_runs_up_to_its_depth(name):
+    layers, hidden, heads, expected = SIZES[name]
+    config = transformers.GPT2Config(n_layer=layers, n_embd=hidden, n_head=heads)
+    state = blank_state(config)
+    assert count(state) == expected
+    block = 12 * hidden**2 + 13 * hidden
+    inputs = Inputs(state, config.to_dict())
+    for n in range(1, layers + 1):
+        runs = consecutive_runs(layer_count(inputs.config), n)
+        kept, changed = keep_blocks(state, inputs.config, [run[0] for run in runs])
+        assert changed["n_layer"] == len(runs) == -(-layers // n)
+        assert count(kept) == expected - (layers - len(runs)) * block
+    options = {**AVERAGING, "n": layers}
+    assert count(build("merge", inputs, options).state) == expected
+    assert count(build("compress", inputs, options).state) == expected - (layers - 1) * block
+    with pytest.raises(InputError, match=f"1 to {layers}"):
+        build("merge", inputs, {**options, "n": layers + 1})

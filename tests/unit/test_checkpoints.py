@@ -137,6 +137,12 @@ def test_a_missing_tensor_is_not_made_up(copy):
         checkpoints.load_model(copy)
 
 
+def test_a_model_type_that_nobody_knows_is_refused_when_loaded(copy):
+    checkpoints.write_json(copy / "config.json", checkpoints.load_config(copy) | {"model_type": "llama"})
+    with pytest.raises(InputError, match="this model family is not supported"):
+        checkpoints.load_model(copy)
+
+
 def test_the_tokenizer_gets_a_padding_token(saved):
     tokenizer = checkpoints.load_tokenizer(saved)
     assert len(tokenizer) == 257 and tokenizer.pad_token == tokenizer.eos_token == "<|endoftext|>"
@@ -202,6 +208,10 @@ def _another_architecture(folder):
     checkpoints.write_json(folder / "config.json", {"model_type": "llama", "vocab_size": 260})
 
 
+def _tied_ffns(folder):
+    checkpoints.write_json(folder / "config.json", checkpoints.load_config(folder) | {"model_type": "gpt2_shared_ffn"})
+
+
 def _no_config(folder):
     (folder / "config.json").unlink()
 
@@ -225,7 +235,8 @@ DAMAGES = [
     (_garble, "not a safetensors file"),
     (_pickle_only, r"never loaded(.|\n)*pytorch_model\.bin(.|\n)*convert"),
     (_no_weights, "not safetensors(.|\n)*no weights"),
-    (_another_architecture, "another architecture(.|\n)*'llama'(.|\n)*gpt2"),
+    (_another_architecture, "another architecture(.|\n)*'llama'(.|\n)*gpt2 or gpt_neox(.|\n)*Pythia"),
+    (_tied_ffns, r"another architecture(.|\n)*'gpt2_shared_ffn'(.|\n)*python -m ffnfold\.expand CHECKPOINT FOLDER"),
     (_no_config, r"missing(.|\n)*config\.json"),
     (_config_not_json, r"not valid JSON(.|\n)*config\.json"),
     (_no_tokenizer, "tokenizer's files are missing"),
@@ -304,6 +315,7 @@ def test_shards_are_joined_and_a_missing_shard_is_named(saved, tmp_path, tokeniz
         ({"n_layer": 1}, r"transformer\.h\.1\.\S+ is unexpected"),
         ({"n_positions": 32}, r"wpe\.weight has shape \(16, 8\), not \(32, 8\)"),
         ({"n_head": 3}, "does not describe a model"),
+        ({"layer_norm_epsilon": "small"}, r"does not describe a model(.|\n)*layer_norm_epsilon"),
     ],
 )
 def test_weights_that_do_not_fit_the_configuration_are_named(copy, tmp_path, change, message):

@@ -3,12 +3,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from ffnfold.alignment import average_ffn
 from ffnfold.architecture import FAMILIES, ffn_names
+from ffnfold.averaging import mean_ffn
 from ffnfold.errors import InputError
-from ffnfold.methods import REGISTRY, Inputs
+from ffnfold.grouping import Group
+from ffnfold.methods import NEEDS, REGISTRY, Inputs, needs_of
 from ffnfold.methods.distill import distillation_loss
 from ffnfold.methods.prune import scope_names, zero_smallest
+from ffnfold.settings import fill_defaults, load_schema
 from ffnfold.training import fit, hold_zeros
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,10 +49,15 @@ def same_ffns(base):
     return Inputs(state, base.config, base.permutations)
 
 
+def filled(method, **options):
+    """A variant's line with the schema's defaults."""
+    schema = load_schema("study")
+    return fill_defaults({"method": method, **options}, schema["$defs"][method], schema)
+
+
 def build(method, inputs, **options):
     before = {name: tensor.clone() for name, tensor in inputs.state.items()}
-    defaults = {"write": "all"} if method == "merge" else {}
-    built = REGISTRY[method].build(inputs, {"method": method, **defaults, **options})
+    built = REGISTRY[method].build(inputs, filled(method, **options))
     assert all(torch.equal(before[name], inputs.state[name]) for name in before), "the base was changed"
     return built
 
@@ -86,10 +93,10 @@ def test_merging_equal_ffns_in_equal_order_gives_back_the_bytes(base):
 
 def test_merge_writes_the_average_to_every_block_of_the_run(base):
     built = build("merge", base, n=3)
-    assert built.notes["runs"] == [[0, 1, 2], [3, 4]]
+    assert built.notes == {"groups": [[0, 1, 2], [3, 4]], "anchors": [0, 3]}
     assert built.config["n_layer"] == 5
-    for run in built.notes["runs"]:
-        average = average_ffn(base.state, GPT2, run, base.permutations)
+    for run in built.notes["groups"]:
+        average = mean_ffn(base.state, GPT2, Group(tuple(run), run[0]), base.permutations)
         for layer in run:
             for part, name in ffn_names(GPT2, layer).items():
                 assert torch.equal(built.state[name], average[part])
@@ -113,7 +120,7 @@ def test_compress_keeps_the_anchors_and_their_attention_and_norms(base, model_of
     assert built.config["n_layer"] == len(anchors) == math.ceil(5 / n)
     assert {name.split(".")[2] for name in built.state if ".h." in name} == set(map(str, range(len(anchors))))
     for new, old in enumerate(anchors):
-        average = average_ffn(base.state, GPT2, built.notes["runs"][new], base.permutations)
+        average = mean_ffn(base.state, GPT2, Group(tuple(built.notes["groups"][new]), old), base.permutations)
         for part, name in ffn_names(GPT2, new).items():
             assert torch.equal(built.state[name], average[part])
         for name in (
@@ -242,7 +249,83 @@ def test_zeros_stay_zero_through_training_with_weight_decay(base, model_of, gene
     assert sum(int(torch.count_nonzero(p)) for p in model.parameters()) == present - 9000
 
 
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_dropping_is_compressing_where_the_ffns_of_a_run_are_equal(base, n):
+    state = dict(base.state)
+    for layer in range(5):
+        for part, name in ffn_names(GPT2, layer).items():
+            state[name] = base.state[ffn_names(GPT2, n * (layer // n))[part]].clone()
+    identity = np.tile(np.arange(64, dtype=np.int32), (5, 5, 1))
+    inputs = Inputs(state, base.config, identity)
+    dropped, compressed = build("drop", inputs, n=n), build("compress", inputs, n=n)
+    assert same_bytes(dropped.state, compressed.state) and dropped.config == compressed.config
+    different = build("compress", base, n=n)
+    assert not same_bytes(build("drop", base, n=n).state, different.state)
+
+
+def test_the_window_of_least_cost_is_merged_and_the_others_left_alone(base):
+    costs = iter([3.0, 2.0, 2.5])
+    asked = []
+
+    def nats(state, config):
+        asked.append({name for name in base.state if not torch.equal(base.state[name], state[name])})
+        return next(costs)
+
+    inputs = Inputs(base.state, base.config, base.permutations, validation_nats=nats)
+    built = build("merge", inputs, n=3, groups="window")
+    assert built.notes["groups"] == [[0], [1, 2, 3], [4]]
+    assert built.notes["window_nats"] == {"0-2": 3.0, "1-3": 2.0, "2-4": 2.5}
+    changed = {name for name in base.state if not torch.equal(base.state[name], built.state[name])}
+    assert changed == {name for layer in (1, 2, 3) for name in ffn_names(GPT2, layer).values()} == asked[1]
+    costs = iter([1.0, 2.0, 2.5])
+    inputs = Inputs(base.state, base.config, base.permutations, validation_nats=lambda *_: next(costs))
+    assert build("compress", inputs, n=3, groups="window").config["n_layer"] == 3
+
+
+def test_compress_keeps_the_medoid_where_it_is_the_reference(base):
+    similarity = np.eye(5) + np.array([[0, 1, 0, 0, 0], [1, 0, 1, 0, 0], [0, 1, 0, 0, 0], [0] * 5, [0] * 5])
+    inputs = Inputs(base.state, base.config, base.permutations, similarity=similarity)
+    built = build("compress", inputs, n=3, reference="medoid")
+    assert built.notes == {"groups": [[0, 1, 2], [3, 4]], "anchors": [1, 3]}
+    assert torch.equal(built.state["transformer.h.0.ln_1.weight"], base.state["transformer.h.1.ln_1.weight"])
+
+
+def test_the_local_fit_gets_the_averaged_ffns_and_its_own_are_built(base):
+    def fitter(ffns, groups, budget):
+        assert budget["steps"] == 7 and [group.members for group in groups] == [(0, 1, 2), (3, 4)]
+        expected = mean_ffn(base.state, GPT2, groups[0], base.permutations)
+        assert all(torch.equal(ffns[0][part], expected[part]) for part in expected)
+        return [{part: torch.full_like(tensor, 9.0) for part, tensor in ffn.items()} for ffn in ffns]
+
+    inputs = Inputs(base.state, base.config, base.permutations, fitter=fitter)
+    built = build("merge", inputs, n=3, fit={"steps": 7})
+    assert all((built.state[name] == 9).all() for layer in range(5) for name in ffn_names(GPT2, layer).values())
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "needs"),
+    [
+        ("merge", {}, {"alignment"}),
+        ("share", {"align": "weights"}, {"weight_alignment"}),
+        ("share", {"align": "none"}, set()),
+        ("share", {"average": "anchor"}, set()),
+        ("share", {"average": "anchor", "rank": 2}, {"alignment"}),
+        ("compress", {"average": "anchor", "groups": "similarity"}, {"alignment"}),
+        ("compress", {"average": "regression", "reference": "medoid"}, {"alignment", "moments"}),
+        ("merge", {"groups": "window", "fit": {"steps": 1}}, {"alignment", "validation", "data"}),
+        ("drop", {}, set()),
+        ("drop", {"by": "influence"}, {"moments"}),
+        ("bypass", {}, set()),
+        ("prune", {"keep": 1}, set()),
+        ("prune", {"keep": 1, "scope": "blocks", "score": "wanda"}, {"moments"}),
+        ("distill", {"layers": [0]}, {"data"}),
+    ],
+)
+def test_what_a_build_needs_follows_from_its_options(method, options, needs):
+    line = {"n": 2, **options} if method in ("merge", "share", "compress", "drop", "bypass") else options
+    assert needs_of(filled(method, **line)) == needs <= NEEDS
+
+
 def test_every_method_of_the_registry_has_a_module():
     for name, method in REGISTRY.items():
-        assert method.title and method.module == name
-        assert method.needs <= {"alignment", "data", "fetch"}
+        assert method.title and method.module == name and callable(method.needs)

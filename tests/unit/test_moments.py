@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -122,6 +124,31 @@ def test_the_positions_are_the_alignments(model, tokenizer, texts, padded):
     mean = (moments["ffn_in.1"][-1, :-1] @ weight + bias).detach()  # the mean pre-activation, from the mean input
     expected = statistics._sum[1] / statistics.count + statistics._shift[1, 0]
     torch.testing.assert_close(mean.double(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_linear_layers_and_another_familys_names(tokenizer, texts, monkeypatch):
+    import transformers
+
+    family = replace(
+        GPT2,
+        model_type="gpt_neox",
+        blocks="gpt_neox.layers.{layer}.",
+        ffn_in="mlp.dense_h_to_4h",
+        ffn_out="mlp.dense_4h_to_h",
+        hidden_axis_in=0,
+        hidden_axis_out=1,
+        block_matrices=("attention.query_key_value.weight", "mlp.dense_h_to_4h.weight", "mlp.dense_4h_to_h.weight"),
+        layers_key="num_hidden_layers",
+        hidden_size_key="hidden_size",
+    )
+    monkeypatch.setitem(FAMILIES, "gpt_neox", family)
+    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    model = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(vocab_size=300, **shape)).eval()
+    moments = collect(model, tokenizer, texts)
+    assert moments["ffn_in.1"].shape == (17, 17) and moments["ffn_out.1"].shape == (25, 25)
+    assert moments["input_square.gpt_neox.layers.1.attention.query_key_value.weight"].shape == (16,)
+    assert (moments["influence"] > 0).all() and moments["influence"].shape == (2,)
 
 
 def test_windows_beyond_the_models_positions_are_refused(model, tokenizer, texts):

@@ -83,9 +83,8 @@ def test_wanda_is_exact_and_takes_the_smallest_of_each_output(seed, axis, data):
         removed = (before != 0) & (pruned[name] == 0)
         assert torch.equal(pruned[name][~removed], before[~removed])
         score = before.abs() * squares[name].sqrt().reshape((-1, 1) if axis == 0 else (1, -1))
-        for gone, scores, after in zip(
-            *((removed, score, pruned[name]) if axis else (removed.T, score.T, pruned[name].T))
-        ):
+        rows = [t if axis == 1 else t.T for t in (removed, score, pruned[name])]  # one for each output
+        for gone, scores, after in zip(*rows, strict=True):
             if gone.any() and (after != 0).any():
                 assert scores[gone].max() <= scores[after != 0].min()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 import pytest
 import record_factory as factory
+from ffnfold.comparisons import NOT_COMPARED
 from ffnfold.figures import FIGURES
 from ffnfold.formatting import duration, figure, interval, number, published, variants
 from ffnfold.pages import render
@@ -173,6 +174,28 @@ def test_claims_stand_with_their_verdict_and_evidence():
     page = render(TEMPLATES, context(claims=[evil]))
     assert "confirmed" in page and "exactly 1: supports" in page and "<b>x" not in page
     assert 'id="claims"' not in render(TEMPLATES, context(claims=[]))
+
+
+def test_questions_stand_with_their_answers():
+    questions = factory.questions()
+    page = render(TEMPLATES, context(questions=questions))
+    text = " ".join(page.split())
+    assert 'href="#questions"' in page and "Is &lt;b&gt;averaging&lt;/b&gt; better?" in page and "<b>" not in page
+    first, second = (table for table in Page(page).tables if table[0][0] == "Figure")
+    rows = [[" ".join(cell.split()) for cell in row] for row in first]
+    assert rows[1] == ["Stored parametersratio", "1×exact", "–", "1", "exact count", "–", "as many as merged_4"]
+    assert rows[2][1:] == ["0.952×[0.942, 0.962]", "1,214", "1", "made up", "< 0.001", "better than merged_4"]
+    assert rows[3][0] == "Accuracydifference" and rows[3][1] == "+1.5 points[0.5, 2.5]" and rows[3][5] == "0.040"
+    assert second[1][1:] == ["–", "–", "–", "none", "–", NOT_COMPARED]
+    assert "with one replicate the spread between seeds of recovery and fine-tuning is not in them" in text
+    several = render(TEMPLATES, context(questions=questions.assign(replicates=3)))
+    assert "the spread between replicates is in them" in " ".join(several.split())
+
+
+def test_a_study_without_questions_has_no_such_section():
+    for questions in (None, factory.questions().iloc[:0]):
+        page = render(TEMPLATES, context(questions=questions))
+        assert 'id="questions"' not in page and "#questions" not in page
 
 
 def test_the_audit_is_named_where_there_is_one():

@@ -7,19 +7,18 @@ import pytest
 import yaml
 from ffnfold.artefacts import ARTEFACTS, artefacts_on
 from ffnfold.errors import InputError
-from ffnfold.methods import REGISTRY
+from ffnfold.methods import needs_of
 from ffnfold.protocols import SECTIONS, effective
 from ffnfold.scenarios import PUBLISHED, SOUND, Audit, load_audit
 from ffnfold.study import load_study
 from study_factory import refused
 
 STUDIES = Path(__file__).parents[2] / "config" / "studies"
-NEEDS = {name: method.needs for name, method in REGISTRY.items()}
 
 
 def audit_of(name="mini", **overrides):
     settings = {"study": name, "overrides": overrides}
-    return load_audit(load_study(settings, STUDIES), settings, STUDIES, NEEDS)
+    return load_audit(load_study(settings, STUDIES), settings, STUDIES, needs_of)
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +184,35 @@ def test_trainings_on_another_prompt_are_not_shared(tmp_path):
     assert audit.owner(PUBLISHED, "gpt2", "built") == SOUND
 
 
+def test_trainings_with_another_teacher_are_not_shared(tmp_path):
+    packed = {"training": {"pack": True, "labels_on_padding": False}}
+
+    def owner(mine, other, stage="recovered"):
+        off = {"audit": {"against": None, "variants": []}}
+        (tmp_path / "other.yaml").write_text(
+            yaml.safe_dump({"extends": "mini", "recovery": {**packed, **other}, **off})
+        )
+        study = {"extends": "mini", "recovery": {**packed, **mine}, "audit": {"against": "other"}}
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(study))
+        return audit_of(str(tmp_path / "mine.yaml")).owner(PUBLISHED, "gpt2", stage)
+
+    taught, hotter = {"teacher": "base"}, {"distillation": {"temperature": 3.0}}
+    assert owner({}, hotter) == SOUND, "not used without a teacher"
+    assert owner(taught, taught) == SOUND
+    assert owner({}, taught) == owner(taught, {**taught, **hotter}) == PUBLISHED
+    assert owner({}, taught, "built") == SOUND and owner({}, taught, "perplexity") == PUBLISHED
+
+
+def test_a_teacher_and_padded_rows_exclude_each_other():
+    told = refused(audit_of, "pack", "recovery.teacher", "audit.against: null", recovery={"teacher": "base"})
+    assert "mini_published" in told
+    audit = audit_of(recovery={"teacher": "base"}, audit={"against": None})
+    assert audit.studies[SOUND]["recovery"]["teacher"] == "base"
+    own = {"distilgpt2": {"protocol": {"recovery": {"pack": False}}}}
+    where = "variants.distilgpt2.protocol.recovery.pack"
+    refused(audit_of, where, recovery={"teacher": "base"}, audit={"against": None}, variants=own)
+
+
 def test_a_study_says_which_artefacts_are_on():
     assert artefacts_on(load_study({"study": "mini"}, STUDIES)) == []
     found = artefacts_on(load_study({"study": "mini_published"}, STUDIES))
@@ -197,5 +225,5 @@ def test_a_study_says_which_artefacts_are_on():
 def test_the_studies_are_not_changed_by_an_audit():
     study = load_study({"study": "mini"}, STUDIES)
     before = copy.deepcopy(study)
-    audit = load_audit(study, {"study": "mini"}, STUDIES, NEEDS)
+    audit = load_audit(study, {"study": "mini"}, STUDIES, needs_of)
     assert isinstance(audit, Audit) and study == before

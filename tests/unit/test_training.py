@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from ffnfold.metrics import sentiment
 from ffnfold.metrics.sentiment import pad_batch
+from ffnfold.resumption import INTERVAL_VARIABLE
 from ffnfold.seeding import seeded_generator
-from ffnfold.training import fit, language_modeling_examples
+from ffnfold.training import check_zeros, fit, hold_zeros, language_modeling_examples, train_only
 
 
 def lm_examples(seed=0, count=8, length=16):
@@ -146,3 +148,101 @@ def test_language_modeling_examples_mix_tasks_by_their_text(tokenizer, texts, ge
     assert all(torch.equal(example["input_ids"], example["labels"]) for example in examples)
     read = "".join(tokenizer.decode(example["input_ids"]) for example in examples)
     assert "TL;DR: bread" in read and "<|endoftext|>" not in read
+
+
+FC, PROJ = "transformer.h.0.mlp.c_fc.weight", "transformer.h.0.mlp.c_proj.weight"
+
+
+def with_zeros(make_gpt2, **changes):
+    model = make_gpt2(layers=2, **changes)
+    with torch.no_grad():
+        for name in (FC, PROJ):
+            model.get_parameter(name)[:, :3] = 0
+    return model
+
+
+def test_zeros_that_were_held_are_counted(make_gpt2, generator, budget, caplog):
+    model = with_zeros(make_gpt2)
+    held = hold_zeros(model, [FC, PROJ])
+    assert {name: int(mask.sum()) for name, mask in held.items()} == {FC: 16 * 3, PROJ: 64 * 3}
+    fit(model, lm_examples(), budget, generator, "cpu")
+    with caplog.at_level("INFO", logger="ffnfold.training"):
+        check_zeros(model, held)
+    assert "240 zeros in 2 tensors" in caplog.text
+    assert model.get_parameter(FC)[:, 3:].count_nonzero() == 16 * 61
+
+
+def test_zeros_whose_hook_is_gone_are_found(make_gpt2, generator, budget):
+    model = with_zeros(make_gpt2)
+    held = hold_zeros(model, [FC, PROJ])
+    model.get_parameter(PROJ)._post_accumulate_grad_hooks.clear()
+    fit(model, lm_examples(), budget, generator, "cpu")
+    with pytest.raises(RuntimeError, match=f"{PROJ}: 192 of 192 zeros"):
+        check_zeros(model, held)
+    model.get_parameter(PROJ).data[:, :3] = 0
+    check_zeros(model, held)
+
+
+def test_fine_tuning_checks_its_zeros(make_gpt2, tokenizer, generator, budget, monkeypatch):
+    columns = {"id": ["a", "b", "c", "d"], "text": ["good bread", "a dull film"] * 2, "label": [1, 0] * 2}
+    settings = {"max_length": 8, "eval_batch_size": 2, "training": budget, "pool": "last_token"}
+    settings |= {"max_items": None, "max_training_items": None}
+
+    def measure():
+        model = with_zeros(make_gpt2, cls="GPT2ForSequenceClassification")
+        data = (tokenizer, columns, columns, settings, {"confidence": 0.95}, generator, "cpu", [FC])
+        sentiment.measure(model, *data)
+        return model
+
+    assert not measure().get_parameter(FC)[:, :3].any()
+    monkeypatch.setattr(torch.Tensor, "register_post_accumulate_grad_hook", lambda *_: None)
+    with pytest.raises(RuntimeError, match=FC):
+        measure()
+
+
+def trained_alone(make_gpt2, budget, names, loss=None, resume=None):
+    """A model before and after a training of some parameters alone; zeros of a frozen one are held as well."""
+    model = with_zeros(make_gpt2, resid_pdrop=0.1)
+    before = parameters_of(model)
+    train_only(model, names)
+    held = hold_zeros(model, [FC, PROJ])
+    fit(model, lm_examples(), budget, seeded_generator(3), "cpu", loss=loss, resume=resume)
+    check_zeros(model, held)
+    return before, parameters_of(model)
+
+
+@pytest.mark.parametrize("names", [[PROJ], ["transformer.h.1.mlp.c_fc.bias"], [PROJ, "transformer.ln_f.weight"]])
+def test_frozen_parameters_keep_their_bytes(make_gpt2, budget, names):
+    before, after = trained_alone(make_gpt2, {**budget, "weight_decay": 0.5}, names)
+    assert {name for name in before if not torch.equal(before[name], after[name])} == set(names)
+
+
+def test_a_training_of_some_parameters_alone_can_be_resumed(make_gpt2, budget, tmp_path, monkeypatch):
+    monkeypatch.setenv(INTERVAL_VARIABLE, "0")
+    names, calls = [PROJ, "transformer.h.1.ln_1.bias"], []
+
+    def dies_once(model, batch):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return own_loss(model, batch)
+
+    _, whole = trained_alone(make_gpt2, budget, names, own_loss)
+    with pytest.raises(KeyboardInterrupt):
+        trained_alone(make_gpt2, budget, names, dies_once, tmp_path)
+    _, resumed = trained_alone(make_gpt2, budget, names, dies_once, tmp_path)
+    assert len(calls) == 3 + 2 and all(torch.equal(whole[name], resumed[name]) for name in whole)
+    trained_alone(make_gpt2, budget, names[:1], dies_once, tmp_path)
+    assert len(calls) == 5 + 4, "the state of a training of other parameters is not used"
+
+
+@pytest.mark.parametrize("names", [["transformer.h.9.mlp.c_fc.bias", PROJ], []])
+def test_parameters_to_train_that_do_not_exist_are_a_bug(make_gpt2, names):
+    with pytest.raises(RuntimeError, match="transformer.h.9" if names else "none is named"):
+        train_only(make_gpt2(layers=1), names)
+
+
+def test_naming_nothing_to_train_alone_trains_everything(make_gpt2):
+    model = make_gpt2(layers=1)
+    train_only(model, None)
+    assert all(parameter.requires_grad for parameter in model.parameters())

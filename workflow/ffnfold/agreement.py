@@ -15,12 +15,13 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ffnfold.architecture import positions_of
+from ffnfold.architecture import family_of, positions_of
 from ffnfold.errors import InputError
+from ffnfold.expand import expand_checkpoint
 from ffnfold.files import SUPPORTED, load_config
 
 FIGURES = ("word_perplexity", "byte_perplexity", "bits_per_byte")
@@ -36,7 +37,7 @@ def harness_figures(
     Everything but the data is the harness's: detokeniser, windows, counts, metrics, and the model class `hf`.
 
     Args:
-        checkpoint: folder with a stock model and its tokenizer.
+        checkpoint: folder with a model and its tokenizer; where FFNs are tied, its expanded export is judged.
         documents: as of `metrics.documents.documents`.
         device: "cpu" or "cuda".
         batch_size: windows in a batch.
@@ -45,21 +46,23 @@ def harness_figures(
         word_perplexity, byte_perplexity, bits_per_byte.
 
     Raises:
-        InputError: the harness is not installed, or the checkpoint is of an architecture that it does not know.
+        InputError: the harness is not installed, or the checkpoint is of an unknown architecture.
     """
     require_harness()
-    require_stock(checkpoint)
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    # The harness draws a bar for every batch, whatever it is told.
-    with tempfile.TemporaryDirectory(prefix="ffnfold-agreement-") as name, contextlib.redirect_stderr(io.StringIO()):
+    with (
+        stock_folder(checkpoint) as stock,
+        tempfile.TemporaryDirectory(prefix="ffnfold-agreement-") as name,
+        contextlib.redirect_stderr(io.StringIO()),  # the harness draws a bar for every batch, whatever it is told
+    ):
         folder = Path(name)
         _write_task(folder, documents)
         tasks = TaskManager(include_path=str(folder), include_defaults=False).load(_TASK)
         # float32 as `checkpoints.load_model` has it; the harness would take the stored type.
-        model = HFLM(pretrained=str(checkpoint), device=device, batch_size=batch_size, dtype="float32")
+        model = HFLM(pretrained=str(stock), device=device, batch_size=batch_size, dtype="float32")
         found = evaluate(model, tasks, bootstrap_iters=0, log_samples=False)
     return {figure: float(found["results"][_TASK][f"{figure},none"]) for figure in FIGURES}
 
@@ -100,21 +103,21 @@ def require_harness() -> None:
         )
 
 
-def require_stock(checkpoint: str | Path) -> None:
-    """Check that a checkpoint's architecture is one that every loader knows.
+@contextlib.contextmanager
+def stock_folder(checkpoint: str | Path) -> Iterator[Path]:
+    """The checkpoint itself, or the expanded export of one with tied FFNs, in a folder that is removed afterwards.
 
     Raises:
-        InputError: it needs this project's own model class.
+        InputError: the checkpoint is of an unknown architecture.
     """
     config = load_config(checkpoint)
-    if config.get("model_type") not in SUPPORTED or "ffn_groups" in config:
-        raise InputError(
-            "the harness does not know this checkpoint's architecture",
-            where=f"{checkpoint}: config.json",
-            got=f"model_type {config.get('model_type')!r}" + (", with ffn_groups" if "ffn_groups" in config else ""),
-            expected=f"a stock {' or '.join(sorted(SUPPORTED))} checkpoint",
-            remedy="expand it first: write every block's own copy of the FFN that it shares, then name that folder",
-        )
+    family_of(config)
+    if config["model_type"] in SUPPORTED:
+        yield Path(checkpoint)
+        return
+    with tempfile.TemporaryDirectory(prefix="ffnfold-expanded-") as folder:
+        expand_checkpoint(checkpoint, folder)
+        yield Path(folder)
 
 
 def own_figures(
@@ -123,7 +126,7 @@ def own_figures(
     """The same by `metrics.documents`, in windows of all the positions of the model, as the harness has them.
 
     Args:
-        checkpoint: folder with a stock model and its tokenizer.
+        checkpoint: folder with a model and its tokenizer.
         rows, join: the split's rows, and what stands between them.
         device, batch_size: as of `harness_figures`.
 
@@ -197,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _compare(options: argparse.Namespace) -> int:
     require_harness()
     for checkpoint in options.checkpoints:
-        require_stock(checkpoint)  # all of them, before the first is measured
+        family_of(load_config(checkpoint))  # all of them, before the first is measured
     from ffnfold.device import resolve_device
     from ffnfold.metrics.documents import documents
     from ffnfold.splits import load_info, read_split

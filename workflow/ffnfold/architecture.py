@@ -176,8 +176,8 @@ def keep_blocks(state: Mapping, config: Mapping, kept: list[int]) -> tuple[dict,
 def flops_per_token(state: Mapping, config: Mapping, context_length: int) -> int:
     """Floating-point operations of one token's forward pass at a full context.
 
-    Two for each weight of a matrix product (block matrices, low-rank ones, and the output head), and 4 x hidden size x context
-    for each block's attention scores and mixture. Norms, activations and biases are left out.
+    Two for each weight of a matrix product (block matrices, low-rank ones, and the output head), and 4 x hidden size x
+    context for each block's attention scores and mixture. Norms, activations and biases are left out.
 
     Source: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1, with the output head counted.
     """

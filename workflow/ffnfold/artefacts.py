@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ffnfold.protocols import SECTIONS, effective
+from ffnfold.protocols import SECTIONS, effective, method_options
 from ffnfold.settings import load_schema, resolve
 
 
@@ -127,12 +127,22 @@ def artefacts_on(study: Mapping[str, Any]) -> list[str]:
             if value != default:
                 found.setdefault(f"{section}.{name}: {json.dumps(value)}", []).append(variant)
     for variant, line in study["variants"].items():
-        if line.get("write", "all") != "all":
+        if line.get("write", "all") != "all" and not _is_control(line, study["variants"]):
             found.setdefault(f"write: {line['write']}", []).append(variant)
         if line.get("protocol"):
             found.setdefault("settings of their own", []).append(variant)
     everywhere = len(study["variants"])
     return [text if len(names) in (0, everywhere) else f"{text} ({', '.join(names)})" for text, names in found.items()]
+
+
+def _is_control(line: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a line that writes to the anchor alone stands beside the same line that writes to all."""
+    return {**method_options(line), "write": "all"} in map(method_options, variants.values())
+
+
+def _is_control(line: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a line that writes to the anchor alone stands beside the same line that writes to all."""
+    return {**method_options(line), "write": "all"} in map(method_options, variants.values())
 
 
 def _switches() -> Iterator[tuple[str, str, Any]]:

@@ -204,6 +204,7 @@ def load_model(directory: str | Path, auto_class: str = "causal_lm", **options: 
     """
     import torch
     import transformers
+    from huggingface_hub.errors import StrictDataclassError
 
     config = load_config(directory)
     family = family_of(config)
@@ -223,7 +224,7 @@ def load_model(directory: str | Path, auto_class: str = "causal_lm", **options: 
             output_loading_info=True,
             **arguments,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, StrictDataclassError) as error:
         what = "the checkpoint cannot be loaded"
         raise InputError(what, where=str(directory), got=error, remedy="check config.json and the weights") from error
     classifier = auto_class == "sequence_classification"
@@ -347,13 +348,14 @@ def _canonical_state(state: dict[str, Tensor], config: dict[str, Any], where: st
         InputError: a tensor is missing, unexpected, of another shape, or an untied head.
     """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     options = {key: value for key, value in config.items() if key not in ("model_type", "auto_map")}
     try:
         with torch.device("meta"):
             blank = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **options))
-    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+    except (ValueError, TypeError, RuntimeError, AttributeError, StrictDataclassError) as error:
         raise InputError("the configuration does not describe a model", where=f"{where}/{CONFIG}", got=error) from error
     tied = {target: origin for target, origin in blank.all_tied_weights_keys.items() if target != origin}
     shapes = {name: tuple(tensor.shape) for name, tensor in blank.state_dict().items() if name not in tied}

@@ -42,7 +42,6 @@ LESS_IS_BETTER = frozenset({"perplexity", "latency"})
 LEAST_RESAMPLES = 10_000
 NOT_COMPARED = "other items or protocol: not compared"
 _ITEMS = {"perplexity": "windows", "sentiment": "reviews", "summarization": "articles"}
-_TEXT = ("metric", "value_name", "variant", "reference", "against", "scale", "unit", "test", "verdict")
 _WHOLE = ("n", "replicates")
 _NUMBERS = ("estimate", "ci_low", "ci_high", "p_value", "p_holm")
 COLUMNS = (
@@ -376,7 +375,7 @@ def write_comparisons(table: pd.DataFrame, path: str | Path) -> None:
     write_atomic(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
-def read_comparisons(path: str | Path) -> pd.DataFrame:
+def read_comparisons(path: str | Path, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
     """Read a table that `write_comparisons` wrote; empty numbers become NaN, texts stay texts.
 
     Raises:
@@ -386,14 +385,14 @@ def read_comparisons(path: str | Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(
             path,
-            dtype=dict.fromkeys(_TEXT, str) | dict.fromkeys(_WHOLE, "Int64"),
+            dtype={c: str for c in columns if c not in _NUMBERS} | dict.fromkeys(_WHOLE, "Int64"),
             keep_default_na=False,
             na_values={column: [""] for column in (*_NUMBERS, *_WHOLE)},
         )
     except (OSError, ValueError) as error:
         raise InputError("the table of comparisons cannot be read", where=str(path), got=error, remedy=remedy) from None
-    if tuple(table.columns) != COLUMNS:
-        got, expected = ", ".join(table.columns), ", ".join(COLUMNS)
+    if tuple(table.columns) != tuple(columns):
+        got, expected = ", ".join(table.columns), ", ".join(columns)
         what = "the table of comparisons has other columns"
         raise InputError(what, where=str(path), got=got, expected=expected, remedy=remedy)
     return table.astype(dict.fromkeys(_NUMBERS, "float64"))

@@ -21,6 +21,7 @@ SHARED = {
     "files": "Files of a split",
     "protocol": "A variant's own protocol",
     "gate": "A known value",
+    "question": "A question",
 }
 
 EXAMPLE = """\

@@ -1,4 +1,4 @@
-"""A study's records compared: every variant with the baseline and the best floor, and the published claims judged."""
+"""A study's records compared: every variant with the baseline and the best floor, questions answered, claims judged."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 from ffnfold.claims import Claim, judge
 from ffnfold.combination import combine
 from ffnfold.comparisons import Comparison, Side, compare, comparison_table
+from ffnfold.questions import answer
 from ffnfold.records import Value
 
 Measured = Sequence[tuple[Mapping[str, Any], pd.DataFrame | None]]
@@ -21,25 +22,27 @@ def evaluate(
     measured: Measured,
     floors: Measured,
     variants: Sequence[Mapping[str, str]],
+    questions: Mapping[str, Mapping[str, str]],
     claims: Sequence[Claim],
     statistics: Mapping[str, Any],
     generator: np.random.Generator,
     comparable: bool,
-) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+) -> tuple[pd.DataFrame, pd.DataFrame, list[dict[str, Any]]]:
     """Compare everything that a study measured.
 
     Args:
         measured: every metric record of every variant and replicate, with its item scores.
         floors: the same of what needs no language model.
         variants: the study's variants in order, each with `name` and `method`.
+        questions: the study's questions on pairs of them: name -> question, variant, against.
         claims: of `claims.read_claims`.
         statistics: confidence, resamples.
         generator: for the bootstrap; not advanced.
         comparable: whether the study has the published model and data.
 
     Returns:
-        The table of `comparisons.comparison_table`, and a mapping for each claim: claim, published, reading, verdict,
-        reason, evidence (lines).
+        The table of `comparisons.comparison_table`, that of `questions.answer`, and a mapping for each claim: claim,
+        published, reading, verdict, reason, evidence (lines).
     """
     roles = {v["name"]: "baseline" if v["method"] == "baseline" else "variant" for v in variants}
     sides = _sides(measured, roles)
@@ -64,7 +67,7 @@ def evaluate(
         }
         for found in judge(claims, compared, figure, comparable)
     ]
-    return table, verdicts
+    return table, answer(questions, sides, statistics, generator), verdicts
 
 
 def _sides(measured: Measured, roles: Mapping[str, str]) -> dict[str, dict[str, Side]]:

@@ -62,8 +62,8 @@ def ffn_fitter(
         device: `cpu` or `cuda`.
         resume: folder for the state of an unfinished training.
 
-    Source: layer-wise distillation, Romero et al. 2015 (FitNets, arXiv 1412.6550), section 2, applied to an FFN's output
-    on the base's own activations.
+    Source: Romero et al. 2015 (FitNets, arXiv 1412.6550), section 2, for matching a teacher inside the model; here each
+    FFN alone, on the base's own activations.
     """
 
     def fit_ffns(
@@ -107,7 +107,10 @@ def ffn_fitter(
 
 
 def _member_loss(teacher: nn.Module, captured: Mapping[int, tuple[Tensor, Tensor]], members: list[list[int]]) -> Loss:
-    """The sum over groups and members of the squared error, as a share of the member's mean square: blocks count alike."""
+    """The sum over groups and members of the mean squared error divided by the member's mean square.
+
+    So all blocks count alike, whatever the size of their outputs.
+    """
 
     def loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         with torch.no_grad():
@@ -125,7 +128,7 @@ def _member_loss(teacher: nn.Module, captured: Mapping[int, tuple[Tensor, Tensor
 
 @contextmanager
 def _captured(model: nn.Module, family: Family, layers: Sequence[int]) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
-    """A mapping that holds, after each forward pass, block -> its FFN's input and output, (batch, length, hidden size)."""
+    """A mapping block -> its FFN's input and output in the last forward pass, each (batch, length, hidden size)."""
     captured: dict[int, tuple[Tensor, Tensor]] = {}
 
     def keep(layer: int) -> Callable:

@@ -12,7 +12,7 @@ from ffnfold.figures import bounds_by_task, token_perplexity_floor
 from ffnfold.formatting import duration, moment, number, with_unit
 from ffnfold.gates import describe
 from ffnfold.provenance import collect_provenance
-from ffnfold.report_tables import TABLE_TITLES, table_context
+from ffnfold.report_tables import TABLE_TITLES, questions_context, table_context
 from ffnfold.summary import by_variant, findings, shown
 from ffnfold.tables import METRICS, models
 
@@ -50,6 +50,7 @@ def build_context(
     failures: Sequence[Mapping] = (),
     others: Sequence[tuple[str, str]] = (),
     comparisons: pd.DataFrame | None = None,
+    questions: pd.DataFrame | None = None,
     claims: Sequence[Mapping] = (),
     gates: Sequence[Mapping] | None = None,
     audit: Mapping[str, str] | None = None,
@@ -68,6 +69,7 @@ def build_context(
         failures: the cells without a figure, each with `variant`, `method`, `replicate`, `metric` and `reason`.
         others: name and reason of other jobs that failed, such as a floor's.
         comparisons: of `comparisons.read_comparisons`; None compares nothing.
+        questions: of `questions.read_questions`; None or an empty table where the study asks none, or is not complete.
         claims: of `claims.judge`.
         gates: what `gates.judge` gave for each; None where the study has no known values, empty where none was checked.
         audit: `command` that makes the audit and `href` of its page; None where the study has none.
@@ -93,6 +95,7 @@ def build_context(
         "audit": dict(audit) if audit else None,
         "compared": comparisons is not None,
         "findings": findings(complete_tables(tables, failures), comparisons),
+        "questions": questions_context(questions, links),
         "claims": list(claims),
         "tables": [
             table_context(metric, tables[metric], published_figures, records, links, failures, comparisons)

@@ -1,4 +1,4 @@
-"""One table of the report: every variant's figures, the published ones, the floors, and how each compares."""
+"""The report's tables: every variant's figures, published ones, floors and how each compares; and the questions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from ffnfold.failures import failed_cells
 from ffnfold.floors import FLOORS
-from ffnfold.formatting import UNITS, decimals, interval, is_exact, label, number, published
+from ffnfold.formatting import UNITS, decimals, interval, is_exact, label, number, published, with_unit
 from ffnfold.published import published_value
 from ffnfold.summary import baseline_name
 from ffnfold.tables import floors, models, value_names
@@ -156,6 +156,55 @@ def _verdict(row: Mapping) -> dict:
     sign = "×\u00a0" if row["scale"] == "ratio" else "+" if row["estimate"] > 0 else ""
     note = f"{sign}{number(row['estimate'], places)} {interval(row['estimate'], row['ci_low'], row['ci_high'])}"
     return {"kind": "verdict", "text": short, "note": note}
+
+
+def questions_context(answers: pd.DataFrame | None, links: Mapping) -> dict:
+    """What the templates print of the study's questions.
+
+    Args:
+        answers: of `questions.read_questions`.
+        links: as of `report.build_context`.
+
+    Returns:
+        `blocks`, one for each question: id, text, variant, against and rows; `covers`, a sentence on the intervals;
+        `csv`, the table's address or None.
+    """
+    answers = pd.DataFrame() if answers is None else answers
+    blocks = [
+        {
+            "id": name,
+            "text": rows["text"].iloc[0],
+            "variant": rows["variant"].iloc[0],
+            "against": rows["reference"].iloc[0],
+            "rows": [_answer_row(row) for row in rows.to_dict("records")],
+        }
+        for name, rows in (answers.groupby("question", sort=False) if len(answers) else ())
+    ]
+    several = len(answers) > 0 and bool((answers["replicates"] > 1).any())
+    covers = (
+        "They cover other items and other seeds of recovery and fine-tuning: the spread between replicates is in them."
+        if several
+        else "They cover other items alone: with one replicate the spread between seeds of recovery and fine-tuning is "
+        "not in them."
+    )
+    return {"blocks": blocks, "covers": covers, "csv": links.get("questions.csv")}
+
+
+def _answer_row(row: Mapping) -> dict:
+    scale = row["scale"] + (", F1" if row["unit"] == "F1" else "")  # the other units stand beside the number
+    cells = {"label": label(row["value_name"]), "scale": scale, "test": row["test"], "verdict": row["verdict"]}
+    if row["estimate"] != row["estimate"]:
+        return cells | dict.fromkeys(("estimate", "n", "replicates", "p"), "–") | {"interval": ""}
+    value, low, high = (row[key] for key in ("estimate", "ci_low", "ci_high"))
+    sign = "+" if row["scale"] == "difference" and value > 0 else ""
+    counted = row["metric"] == "parameters"
+    return cells | {
+        "estimate": sign + with_unit(number(value, decimals(value, low, high)), row["unit"]),
+        "interval": "exact" if counted and low == high else interval(value, low, high),
+        "n": "–" if counted else f"{row['n']:,}",
+        "replicates": str(row["replicates"]),
+        "p": "–" if counted else "< 0.001" if row["p_holm"] < 0.001 else number(row["p_holm"], 3),
+    }
 
 
 def _protocol(records: Sequence[Mapping]) -> list[dict[str, str]]:

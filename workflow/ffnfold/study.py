@@ -11,6 +11,7 @@ from typing import Any
 from ffnfold.architecture import layer_count, positions_of
 from ffnfold.errors import InputError
 from ffnfold.protocols import check_budget, check_gates, check_protocols, lengths
+from ffnfold.questions import check_questions
 from ffnfold.schema_errors import StrictValidator, describe
 from ffnfold.settings import fill_defaults, load_schema, merge_settings, read_yaml, typed
 
@@ -158,6 +159,7 @@ def _check_relations(study: Mapping[str, Any], source: str) -> None:
         _check_surgery(options, f"{source}: variants.{name}")
     check_protocols(study, source)
     check_gates(study["gates"]["known"], f"{source}: gates.known")
+    check_questions(study, source)
     baselines = [name for name, options in study["variants"].items() if options["method"] == "baseline"]
     if len(baselines) != 1:
         raise InputError(
@@ -353,12 +355,13 @@ def read_study(
 
 
 def _laid_over(study: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`study` with `over` laid over it; a variant's line that is null there takes the study's line out."""
+    """`study` with `over` laid over it; a variant or a question that is null there takes the study's out."""
     merged = merge_settings(study, over)
-    lines, new = study.get("variants"), over.get("variants")
-    if isinstance(lines, Mapping) and isinstance(new, Mapping):
-        gone = {name for name, line in new.items() if line is None and name in lines}
-        merged["variants"] = {name: line for name, line in merged["variants"].items() if name not in gone}
+    for key in ("variants", "questions"):
+        lines, new = study.get(key), over.get(key)
+        if isinstance(lines, Mapping) and isinstance(new, Mapping):
+            gone = {name for name, line in new.items() if line is None and name in lines}
+            merged[key] = {name: line for name, line in merged[key].items() if name not in gone}
     return merged
 
 

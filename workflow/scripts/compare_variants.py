@@ -1,4 +1,4 @@
-"""Compare every variant with the baseline and the best floor, and judge the published claims."""
+"""Compare every variant with the baseline and the best floor, answer the study's questions, and judge the claims."""
 
 
 def main(job):
@@ -12,16 +12,18 @@ def main(job):
     def measured(paths):
         return [(record, read_items(path, record)) for path in paths for record in [read_record(path)]]
 
-    table, verdicts = evaluate(
+    table, answers, verdicts = evaluate(
         measured(job.input.records),
         measured(job.input.floors),
         job.params.variants,
+        job.params.questions,
         read_claims(job.input.claims),
         job.params.statistics,
         seeded_generator(job.params.seed, "comparisons"),
         job.params.comparable,
     )
     write_comparisons(table, job.output.table)
+    write_comparisons(answers, job.output.questions)
     write_json(job.output.claims, verdicts)
 
 

@@ -10,6 +10,7 @@ def main(job):
     from ffnfold.pages import render
     from ffnfold.provenance import collect_provenance
     from ffnfold.published import read_published
+    from ffnfold.questions import read_questions
     from ffnfold.records import read_record
     from ffnfold.report import build_context
     from ffnfold.tables import read_table
@@ -17,7 +18,7 @@ def main(job):
     study, here = dict(job.params.study), Path(job.output.report).parent
     records = [read_record(path) for path in job.input.records]
     infos = [read_json(path) for path in job.input.dataset_infos]
-    linked = [*job.input.tables, job.input.comparisons, job.output.provenance]
+    linked = [*job.input.tables, job.input.comparisons, job.input.questions, job.output.provenance]
     context = build_context(
         study=study,
         records=records,
@@ -27,6 +28,7 @@ def main(job):
         dataset_infos=infos,
         links={Path(path).name: Path(os.path.relpath(path, here)).as_posix() for path in linked},
         comparisons=read_comparisons(job.input.comparisons),
+        questions=read_questions(job.input.questions),
         claims=read_json(job.input.claims),
         gates=read_json(job.input.gates) or None,
         audit=job.params.audit or None,
