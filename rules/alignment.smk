@@ -1,4 +1,4 @@
-"""Alignment: base and training text to results/{study}/alignment/, one permutation and similarity for each pair of blocks."""
+"""Alignment: base and training text to results/{study}/alignment/, a permutation for each pair of blocks."""
 
 
 rule align_layers:

@@ -30,7 +30,8 @@ from ffnfold.jobs import explained, failure_reason
 from ffnfold.methods import REGISTRY, needs_of
 from ffnfold.records import METRICS
 from ffnfold.scenarios import SOUND, load_audit
-from ffnfold.study import check_against_base, load_study, pretrained_config
+from ffnfold.relations import check_against_base
+from ffnfold.study import load_study, pretrained_config
 
 preload.share_library(ROOT / "workflow")
 if workflow.is_main_process:

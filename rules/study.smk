@@ -287,16 +287,16 @@ def runs_a_model(wildcards):
 
 def build_library(wildcards):
     """The script's modules and those of the variant's own build, so that another method's change reruns nothing."""
-    module, needs = REGISTRY[variant_options(wildcards)["method"]].module, build_needs(wildcards)
-    modules = {
+    method, needs = REGISTRY[variant_options(wildcards)["method"]], build_needs(wildcards)
+    readers = {
         "data": ("distillation.py", "fitting.py", "training_data.py"),
         "alignment": ("calibration.py",),
         "moments": ("moments.py",),
         "validation": ("validation.py",),
     }
     held = needs | ({"alignment"} if "weight_alignment" in needs else set())
-    unused = tuple(name for need, names in modules.items() if need not in held for name in names)
-    return library_of("build_variant", f"methods/{module}.py", without=unused)
+    unused = tuple(name for need, names in readers.items() if need not in held for name in names)
+    return library_of("build_variant", f"methods/{method.module}.py", without=unused)
 
 
 def build_inputs(wildcards):

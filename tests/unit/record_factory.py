@@ -175,10 +175,10 @@ def comparisons(variants=VARIANTS):
 
 
 def questions():
-    """Two made-up answers, as of `questions.answer`: one with every kind of number, one that could not be compared."""
+    """Two made-up answers, as of `answers.answer`: one with every kind of number, one that could not be compared."""
     import pandas as pd
+    from ffnfold.answers import ANSWER_COLUMNS
     from ffnfold.comparisons import NOT_COMPARED
-    from ffnfold.questions import columns
 
     pair = ("merged_2", "merged_4", "pair")
     first, second = ("averaging", "Is <b>averaging</b> better?"), ("size", "Does size matter?")
@@ -190,7 +190,9 @@ def questions():
     ]
     rows[1] += [1e-5, 2e-5]
     verdicts = ["as many as merged_4", "better than merged_4", "better than merged_4", NOT_COMPARED]
-    table = pd.DataFrame([[*row, words] for row, words in zip(rows, verdicts, strict=True)], columns=list(columns()))
+    table = pd.DataFrame(
+        [[*row, words] for row, words in zip(rows, verdicts, strict=True)], columns=list(ANSWER_COLUMNS)
+    )
     return table.astype({"n": "Int64", "replicates": "Int64", "estimate": "float64"})
 
 

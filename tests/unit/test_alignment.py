@@ -5,13 +5,21 @@ import pytest
 import torch
 from ffnfold.alignment import (
     StreamingCorrelation,
+    align_by_weights,
     align_pairs,
     average_ffn,
     collect_pre_activations,
     match_neurons,
     permute_ffn,
+    weight_products,
 )
 from ffnfold.architecture import FAMILIES, ffn_names
+from ffnfold.calibration import load_alignment, save_alignment
+from ffnfold.errors import InputError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from scipy.optimize import linear_sum_assignment
 
 GPT2 = FAMILIES["gpt2"]
 
@@ -64,6 +72,35 @@ def test_matching_is_the_best_of_all_permutations(neurons, seed):
     assert match_neurons(correlation).tolist() == list(best)
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.integers(1, 80), st.sampled_from(["noise", "common", "low rank", "zeros", "outlier"]))
+def test_matching_is_scipys_optimum(seed, neurons, kind):
+    """What is done to shorten the search changes nothing of what it finds."""
+    generator = np.random.default_rng(seed)
+    matrix = generator.normal(0, 0.05, (neurons, neurons))
+    if kind == "common":
+        matrix += np.outer(generator.uniform(0, 1, neurons), generator.uniform(0, 1, neurons))
+    elif kind == "low rank":
+        matrix += generator.normal(size=(neurons, 2)) @ generator.normal(size=(2, neurons))
+    elif kind == "zeros":
+        matrix[: neurons // 2] = 0
+        matrix[:, neurons // 3 :] = 0
+    elif kind == "outlier":
+        matrix[0] *= 1e6
+        matrix[:, -1] += 1e5
+    kept = matrix.copy()
+    order = match_neurons(matrix)
+    assert (matrix == kept).all()
+    assert sorted(order) == list(range(neurons))
+    rows, columns = linear_sum_assignment(matrix, maximize=True)
+    best = matrix[rows, columns].sum()
+    assert matrix[range(neurons), order].sum() == pytest.approx(best, rel=1e-12, abs=1e-9)
+
+
+def test_equal_likeness_leaves_the_order():
+    assert match_neurons(np.full((5, 5), 0.3)).tolist() == list(range(5))
+
+
 def ffn_of(state, layer):
     return {part: state[name] for part, name in ffn_names(GPT2, layer).items()}
 
@@ -113,6 +150,110 @@ def test_the_permutation_back_is_the_inverse(generator):
         assert (orders[a, a] == identity).all()
         for b in range(3):
             assert (orders[a, b][orders[b, a]] == identity).all()
+
+
+def test_weight_products_by_hand():
+    state = {
+        "transformer.h.0.mlp.c_fc.weight": torch.tensor([[1.0, 2.0, 0.0]]),  # hidden size 1, 3 neurons
+        "transformer.h.0.mlp.c_fc.bias": torch.tensor([0.0, 1.0, 3.0]),
+        "transformer.h.0.mlp.c_proj.weight": torch.tensor([[1.0], [0.0], [0.0]]),
+        "transformer.h.0.mlp.c_proj.bias": torch.zeros(1),
+        "transformer.h.1.mlp.c_fc.weight": torch.tensor([[4.0, -1.0, 0.0]]),
+        "transformer.h.1.mlp.c_fc.bias": torch.tensor([3.0, 0.0, 1.0]),
+        "transformer.h.1.mlp.c_proj.weight": torch.tensor([[0.0], [2.0], [0.0]]),
+        "transformer.h.1.mlp.c_proj.bias": torch.zeros(1),
+    }
+    # neurons of block 0: (1, 0, 1), (2, 1, 0), (0, 3, 0); of block 1: (4, 3, 0), (-1, 0, 2), (0, 1, 0)
+    expected = [[4, 1, 0], [11, -2, 1], [9, 0, 3]]
+    products = weight_products(state, GPT2, 0, 1)
+    assert products.dtype == np.float32 and products.tolist() == expected
+    orders, (row,) = align_by_weights(state, GPT2, 2)
+    assert orders[0, 1].tolist() == [1, 0, 2] and orders[1, 0].tolist() == [1, 0, 2]  # 1 + 11 + 3 is the most
+    cosines = np.array(expected) / np.outer(np.sqrt([2, 5, 9]), np.sqrt([25, 5, 1]))
+    assert list(row) == ["layer_a", "layer_b", "mean_cosine_unmatched", "mean_cosine_matched"]
+    assert row["mean_cosine_unmatched"] == pytest.approx(np.diagonal(cosines).mean())
+    assert row["mean_cosine_matched"] == pytest.approx((cosines[0, 1] + cosines[1, 0] + cosines[2, 2]) / 3)
+
+
+def test_a_permuted_copy_is_found_by_weights(make_gpt2, state_of, generator):
+    state, _ = state_of(make_gpt2())
+    shuffle = generator.permutation(64)
+    copy = permute_ffn(ffn_of(state, 0), torch.from_numpy(shuffle), GPT2)
+    state.update({name: copy[part] for part, name in ffn_names(GPT2, 3).items()})
+    orders, rows = align_by_weights(state, GPT2, 4, threads=2)
+    assert (orders[3, 0] == shuffle).all() and (shuffle[orders[0, 3]] == np.arange(64)).all()
+    matched = {(row["layer_a"], row["layer_b"]): row["mean_cosine_matched"] for row in rows}
+    assert list(matched) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    assert matched[0, 3] == pytest.approx(1.0, abs=1e-5)
+    assert max(value for pair, value in matched.items() if pair != (0, 3)) < 0.9
+    assert all(row["mean_cosine_matched"] > row["mean_cosine_unmatched"] for row in rows)
+    for part, tensor in average_ffn(state, GPT2, [0, 3], orders).items():
+        assert torch.equal(tensor, ffn_of(state, 0)[part]), part
+
+
+def test_alignment_by_weights_leaves_the_function_unchanged(make_gpt2, state_of, model_of, generator):
+    model = make_gpt2()
+    state, config = state_of(model)
+    ids = torch.from_numpy(generator.integers(0, 300, (2, 20)))
+    orders, _ = align_by_weights(state, GPT2, 4)
+    assert (orders[0, 2] != np.arange(64)).any()
+    changed = permute_ffn(ffn_of(state, 2), torch.from_numpy(orders[0, 2].astype(np.int64)), GPT2)
+    aligned = {**state, **{name: changed[part] for part, name in ffn_names(GPT2, 2).items()}}
+    torch.testing.assert_close(model_of(aligned, config)(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-4)
+    again, _ = align_by_weights(aligned, GPT2, 4)
+    assert (again[0, 2] == np.arange(64)).all()
+
+
+def test_a_neuron_without_weights_has_cosine_zero(make_gpt2, state_of):
+    state, _ = state_of(make_gpt2())
+    for layer in (0, 1):
+        for tensor in ffn_of(state, layer).values():
+            tensor.zero_()
+    _, rows = align_by_weights(state, GPT2, 2)
+    assert rows[0]["mean_cosine_matched"] == rows[0]["mean_cosine_unmatched"] == 0.0
+
+
+def test_threads_change_nothing(generator):
+    statistics = stream(generator.normal(size=(4, 60, 20)).astype(np.float32), [])
+    (one, rows), (three, same) = align_pairs(statistics), align_pairs(statistics, threads=3)
+    assert (one == three).all() and rows == same
+
+
+@pytest.mark.parametrize("kind", ["correlation", "cosine"])
+def test_an_alignment_survives_its_file(tmp_path, make_gpt2, state_of, generator, kind):
+    if kind == "cosine":
+        orders, rows = align_by_weights(state_of(make_gpt2())[0], GPT2, 4)
+    else:
+        orders, rows = align_pairs(stream(generator.normal(size=(4, 40, 64)).astype(np.float32), []))
+    path, csv = tmp_path / "alignment.safetensors", tmp_path / "similarity.csv"
+    save_alignment(orders, rows, str(path), str(csv))
+    permutations, similarity = found = load_alignment(path)
+    assert found.permutations is permutations and permutations.dtype == np.int32
+    assert (permutations == orders).all()
+    assert similarity.dtype == np.float64 and similarity.shape == (4, 4)
+    assert (similarity == similarity.T).all() and (np.diagonal(similarity) == 1).all()
+    assert [similarity[a, b] for a in range(4) for b in range(a + 1, 4)] == [
+        row[f"mean_{kind}_matched"] for row in rows
+    ]
+    header = csv.read_text().splitlines()[0].split(",")
+    positions = ["positions"] if kind == "correlation" else []
+    assert header == ["layer_a", "layer_b", f"mean_{kind}_unmatched", f"mean_{kind}_matched", *positions]
+    before = path.read_bytes()
+    save_alignment(orders, rows, str(path), str(csv))
+    assert path.read_bytes() == before
+
+
+def test_an_alignment_of_one_block(tmp_path, make_gpt2, state_of):
+    orders, rows = align_by_weights(state_of(make_gpt2())[0], GPT2, 1)
+    save_alignment(orders, rows, str(tmp_path / "a.safetensors"), str(tmp_path / "a.csv"))
+    assert rows == [] and load_alignment(tmp_path / "a.safetensors").similarity.tolist() == [[1.0]]
+
+
+def test_an_alignment_file_without_similarity_is_refused(tmp_path):
+    path = tmp_path / "permutations.safetensors"
+    save_file({"permutations": torch.zeros(1, 1, 4, dtype=torch.int32)}, path)
+    with pytest.raises(InputError, match="the alignment cannot be read"):
+        load_alignment(path)
 
 
 def test_average_by_hand(make_gpt2, state_of):

@@ -8,7 +8,8 @@ from ffnfold import gates
 from ffnfold.errors import InputError
 from ffnfold.metrics import documents, perplexity
 from ffnfold.records import Value
-from ffnfold.study import check_against_base, load_study
+from ffnfold.relations import check_against_base
+from ffnfold.study import load_study
 from study_factory import load_changed, nested, refused
 
 STUDIES = Path(__file__).resolve().parents[2] / "config" / "studies"

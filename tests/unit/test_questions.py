@@ -6,11 +6,11 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from ffnfold.answers import ANSWER_COLUMNS, VALUES, answer, read_answers, verdict
 from ffnfold.comparisons import COLUMNS, HEADLINES, LEAST_RESAMPLES, NOT_COMPARED, Comparison, Side, write_comparisons
 from ffnfold.errors import InputError
 from ffnfold.evaluation import evaluate
 from ffnfold.hypothesis_tests import crossed_interval, holm, median_ratio, paired_rate_difference
-from ffnfold.questions import answer, columns, read_questions, values, verdict
 from study_factory import load_changed, refused
 
 STATISTICS = {"confidence": 0.95, "resamples": 500}
@@ -155,9 +155,9 @@ def test_perplexity_is_the_ratio_of_nats_a_token_after_and_before_recovery():
 
 def test_a_question_has_a_row_for_size_surgery_and_every_headline():
     table = answers(ask(("a", "b"), ("b", "a")), a={"shift": 0.1}, b={})
-    assert tuple(table.columns) == columns() == ("question", "text", *COLUMNS)
-    assert [*zip(table["metric"], table["value_name"], strict=True)] == [*values(), *values()]
-    assert set(HEADLINES.items()) < set(values()) and table["question"].tolist() == ["q0"] * 6 + ["q1"] * 6
+    assert tuple(table.columns) == ANSWER_COLUMNS == ("question", "text", *COLUMNS)
+    assert [*zip(table["metric"], table["value_name"], strict=True)] == [*VALUES, *VALUES]
+    assert set(HEADLINES.items()) < set(VALUES) and table["question"].tolist() == ["q0"] * 6 + ["q1"] * 6
     there, back = row(table, "token_perplexity"), row(table, "token_perplexity", "q1")
     assert there["estimate"] * back["estimate"] == pytest.approx(1)
 
@@ -254,11 +254,11 @@ def test_the_table_passes_through_its_file(tmp_path):
     del made["sentiment"]["b"]
     table = answer(questions, made, STATISTICS, generator())
     write_comparisons(table, tmp_path / "questions.csv")
-    read = read_questions(tmp_path / "questions.csv")
+    read = read_answers(tmp_path / "questions.csv")
     pd.testing.assert_frame_equal(read, table, check_exact=True, check_dtype=False)
     assert read["question"].tolist() == ["1"] * 6
     write_comparisons(answers({}), tmp_path / "empty.csv")
-    assert read_questions(tmp_path / "empty.csv").empty
+    assert read_answers(tmp_path / "empty.csv").empty
     with pytest.raises(InputError, match="other columns"):
         write_comparisons(table[list(COLUMNS)], tmp_path / "other.csv")
-        read_questions(tmp_path / "other.csv")
+        read_answers(tmp_path / "other.csv")

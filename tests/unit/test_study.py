@@ -53,7 +53,7 @@ def test_a_variants_defaults_are_its_methods(load):
     variants = {"student": {"method": "distill", "layers": [0]}, "pruned": {"method": "prune", "keep": 5}}
     table = load({"variants": variants})["variants"]
     assert table["student"]["temperature"] == 2.0 and table["student"]["training"]["steps"] == 100
-    assert table["pruned"] == {"method": "prune", "keep": 5, "scope": "all"}
+    assert table["pruned"] == {"method": "prune", "keep": 5, "scope": "all", "score": "magnitude"}
     assert table["gpt2"] == {"method": "baseline"}
 
 
@@ -61,7 +61,9 @@ def test_a_list_expands_over_its_placeholder_in_the_studys_order(load):
     variants = {"merged_{n}": {"method": "merge", "n": [4, 2]}, "compressed_{n}": {"method": "compress", "n": [12]}}
     table = load({"variants": variants})["variants"]
     assert list(table) == ["gpt2", "merged_4", "merged_2", "compressed_12"]
-    assert table["merged_4"] == {"method": "merge", "n": 4, "write": "all"}
+    defaults = {"groups": "runs", "reference": "first", "align": "activations", "average": "mean"}
+    merged = {key: value for key, value in table["merged_4"].items() if key != "fit"}
+    assert merged == {"method": "merge", "n": 4, "write": "all", **defaults} and table["merged_4"]["fit"]["steps"] == 0
 
 
 def test_the_order_of_a_studys_lines_changes_no_setting_but_the_order_of_the_variants(load):
@@ -363,3 +365,19 @@ def test_the_given_study_is_not_changed():
     validate_study(study, "test")
     expand_variants(study["variants"])
     assert study == before
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ({"method": "share", "n": 2, "train": "deltas"}, "no low-rank matrices"),
+        ({"method": "merge", "n": 2, "align": "none", "groups": "similarity"}, "matches none"),
+        ({"method": "compress", "n": 2, "align": "none", "reference": "medoid"}, "matches none"),
+        ({"method": "prune", "keep": 5, "score": "wanda"}, "Wanda"),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused(load, line, what):
+    with pytest.raises(InputError, match=what) as error:
+        load({"variants": {"odd": line}})
+    assert "variants.odd" in str(error.value) and "remedy" in str(error.value)
+    assert "odd" in load({"variants": {"odd": {"method": "share", "n": 2, "train": "deltas", "rank": 1}}})["variants"]

@@ -110,7 +110,7 @@ class Alignment(NamedTuple):
 
     Args:
         permutations: int32 (layers, layers, neurons); `[a, b]` puts layer b's neurons into layer a's order.
-        similarity: float64 (layers, layers), symmetric, 1 on the diagonal: mean correlation, or cosine, of matched neurons.
+        similarity: float64 (layers, layers), 1 on the diagonal: mean correlation (or cosine) of matched neurons.
     """
 
     permutations: np.ndarray

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ffnfold.answers import answer
 from ffnfold.claims import Claim, judge
 from ffnfold.combination import combine
 from ffnfold.comparisons import Comparison, Side, compare, comparison_table
-from ffnfold.questions import answer
 from ffnfold.records import Value
 
 Measured = Sequence[tuple[Mapping[str, Any], pd.DataFrame | None]]
@@ -41,7 +41,7 @@ def evaluate(
         comparable: whether the study has the published model and data.
 
     Returns:
-        The table of `comparisons.comparison_table`, that of `questions.answer`, and a mapping for each claim: claim,
+        The table of `comparisons.comparison_table`, that of `answers.answer`, and a mapping for each claim: claim,
         published, reading, verdict, reason, evidence (lines).
     """
     roles = {v["name"]: "baseline" if v["method"] == "baseline" else "variant" for v in variants}

@@ -136,7 +136,7 @@ def _within(parts: Sequence[Sequence[int]], pairs: np.ndarray) -> float:
 
 
 def _best_partition(sizes: Sequence[int], pairs: np.ndarray) -> list[list[int]]:
-    """The best partition: the lowest block that is left takes each possible company, and what is left is kept by set."""
+    """The best of all partitions: the lowest block that is left takes each possible company in turn."""
     full = sizes[0]
 
     @cache

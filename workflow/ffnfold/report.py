@@ -69,7 +69,7 @@ def build_context(
         failures: the cells without a figure, each with `variant`, `method`, `replicate`, `metric` and `reason`.
         others: name and reason of other jobs that failed, such as a floor's.
         comparisons: of `comparisons.read_comparisons`; None compares nothing.
-        questions: of `questions.read_questions`; None or an empty table where the study asks none, or is not complete.
+        questions: of `answers.read_answers`; None or an empty table where the study asks none, or is not complete.
         claims: of `claims.judge`.
         gates: what `gates.judge` gave for each; None where the study has no known values, empty where none was checked.
         audit: `command` that makes the audit and `href` of its page; None where the study has none.

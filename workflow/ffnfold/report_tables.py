@@ -162,7 +162,7 @@ def questions_context(answers: pd.DataFrame | None, links: Mapping) -> dict:
     """What the templates print of the study's questions.
 
     Args:
-        answers: of `questions.read_questions`.
+        answers: of `answers.read_answers`.
         links: as of `report.build_context`.
 
     Returns:

@@ -15,7 +15,8 @@ from typing import Any
 
 from ffnfold.artefacts import ARTEFACTS, Artefact
 from ffnfold.protocols import METRIC_SECTIONS, SECTIONS, check_protocols, effective, method_options
-from ffnfold.study import check_against_base, load_audited, pretrained_config, study_path
+from ffnfold.relations import check_against_base
+from ffnfold.study import load_audited, pretrained_config, study_path
 
 SOUND = ""  # the sound study's own name among the scenarios
 PUBLISHED = "published"

@@ -34,8 +34,7 @@ class TiedFFN(nn.Module):
         holder: whether the shared matrices are stored with this block. Elsewhere they are plain attributes, which
             neither `parameters` nor `state_dict` see.
 
-    Source: Bae et al. 2024, Relaxed Recursive Transformers (arXiv 2410.20672), section 2.3, for the sum; its attention
-    is not tied here.
+    Source: Bae et al. 2024, Relaxed Recursive Transformers (arXiv 2410.20672), who tie attention too.
     """
 
     def __init__(self, stock: nn.Module, family: Family, hidden_size: int, neurons: int, rank: int, holder: bool):

@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ffnfold.architecture import layer_count, positions_of
 from ffnfold.errors import InputError
-from ffnfold.protocols import check_budget, check_gates, check_protocols, lengths
-from ffnfold.questions import check_questions
+from ffnfold.relations import check_against_base, check_relations
 from ffnfold.schema_errors import StrictValidator, describe
 from ffnfold.settings import fill_defaults, load_schema, merge_settings, read_yaml, typed
 
@@ -118,7 +116,7 @@ def validate_study(study: Mapping[str, Any], source: str) -> dict[str, Any]:
         fill_defaults(options, schema["$defs"][options["method"]], schema)
     for gate in study["gates"]["known"].values():
         fill_defaults(gate, schema["$defs"]["gate"], schema)
-    _check_relations(study, source)
+    check_relations(study, source)
     return {**_sorted_keys(study), "variants": {v: _sorted_keys(o) for v, o in study["variants"].items()}}
 
 
@@ -131,144 +129,6 @@ def _sorted_keys(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _sorted_keys(value[key]) for key in sorted(value, key=str)}
     return [_sorted_keys(part) for part in value] if isinstance(value, list) else value
-
-
-def _check_relations(study: Mapping[str, Any], source: str) -> None:
-    """Rules between keys that a schema cannot say."""
-    shape = study["base"]["architecture"]
-    if study["base"]["source"] is None and shape["hidden_size"] % shape["heads"]:
-        raise InputError(
-            "the heads do not divide the hidden size",
-            where=f"{source}: base.architecture",
-            got=f"hidden_size {shape['hidden_size']}, heads {shape['heads']}",
-            remedy="choose a hidden size that is a multiple of the heads",
-        )
-    check_budget(study["base"]["training"], f"{source}: base.training")
-    for name, options in study["variants"].items():
-        if "training" in options:
-            where = f"{source}: variants.{name}.training"
-            check_budget(options["training"], where)
-            if not options["training"]["pack"]:
-                raise InputError(
-                    "a student is matched to its teacher at every position, so it reads text without padding",
-                    where=f"{where}.pack",
-                    got=False,
-                    remedy="take pack out of the student's training; recovery may have it",
-                )
-        _check_surgery(options, f"{source}: variants.{name}")
-        _check_surgery(options, f"{source}: variants.{name}")
-    check_protocols(study, source)
-    check_gates(study["gates"]["known"], f"{source}: gates.known")
-    check_questions(study, source)
-    baselines = [name for name, options in study["variants"].items() if options["method"] == "baseline"]
-    if len(baselines) != 1:
-        raise InputError(
-            "a study needs exactly one baseline",
-            where=f"{source}: variants",
-            got=", ".join(baselines) or "none",
-            expected="one variant with `method: baseline`",
-            remedy="add e.g. `gpt2: {method: baseline}`; speedups are measured against it",
-        )
-
-
-def _check_surgery(options: Mapping[str, Any], where: str) -> None:
-    """Options of a variant that exclude each other."""
-    if options.get("score") == "wanda" and options["scope"] != "blocks":
-        raise InputError(
-            "Wanda weighs a weight by its input, which the token embedding has none of",
-            where=f"{where}.scope",
-            got=options["scope"],
-            expected="blocks",
-            remedy="add `scope: blocks`, or take `score: magnitude`",
-        )
-    if options.get("train") == "deltas" and not options["rank"]:
-        raise InputError(
-            "there are no low-rank matrices to train",
-            where=f"{where}.rank",
-            got=0,
-            expected="1 or more with `train: deltas`",
-            remedy="give a rank, or take `train: all`",
-        )
-    by_likeness = options.get("groups") == "similarity" or options.get("reference") == "medoid"
-    if by_likeness and options["align"] == "none":
-        raise InputError(
-            "FFNs are likened by their matched neurons, and this variant matches none",
-            where=f"{where}.align",
-            got="none, with groups: similarity or reference: medoid",
-            expected="activations or weights",
-            remedy="choose one of them, or `groups: runs` and `reference: first`",
-        )
-
-
-def _check_surgery(options: Mapping[str, Any], where: str) -> None:
-    """Options of a variant that exclude each other."""
-    if options.get("score") == "wanda" and options["scope"] != "blocks":
-        raise InputError(
-            "Wanda weighs a weight by its input, which the token embedding has none of",
-            where=f"{where}.scope",
-            got=options["scope"],
-            expected="blocks",
-            remedy="add `scope: blocks`, or take `score: magnitude`",
-        )
-    if options.get("train") == "deltas" and not options["rank"]:
-        raise InputError(
-            "there are no low-rank matrices to train",
-            where=f"{where}.rank",
-            got=0,
-            expected="1 or more with `train: deltas`",
-            remedy="give a rank, or take `train: all`",
-        )
-    by_likeness = options.get("groups") == "similarity" or options.get("reference") == "medoid"
-    if by_likeness and options["align"] == "none":
-        raise InputError(
-            "FFNs are likened by their matched neurons, and this variant matches none",
-            where=f"{where}.align",
-            got="none, with groups: similarity or reference: medoid",
-            expected="activations or weights",
-            remedy="choose one of them, or `groups: runs` and `reference: first`",
-        )
-
-
-def check_against_base(study: Mapping[str, Any], config: Mapping[str, Any], source: str) -> None:
-    """Check the settings that depend on the base's shape.
-
-    Args:
-        study: a validated study.
-        config: the base's configuration: `model_type`, block count, and positions where known.
-        source: what messages call the study.
-
-    Raises:
-        InputError: an n, a block index or a length does not fit the base.
-    """
-    layers = layer_count(config)
-    for name, options in study["variants"].items():
-        if options.get("n", 1) > layers:
-            raise InputError(
-                "n is more than the blocks of the base",
-                where=f"{source}: variants.{name}.n",
-                got=options["n"],
-                expected=f"1 to {layers}",
-                remedy="choose a smaller n",
-            )
-        outside = [layer for layer in options.get("layers", []) if layer >= layers]
-        if outside:
-            raise InputError(
-                "a block index is outside the base",
-                where=f"{source}: variants.{name}.layers",
-                got=outside,
-                expected=f"0 to {layers - 1}",
-                remedy="name blocks that the base has; the first is 0",
-            )
-    positions = positions_of(config)
-    for where, length in lengths(study):
-        if positions is not None and length > positions:
-            raise InputError(
-                "a length is more than the base's positions",
-                where=f"{source}: {where}",
-                got=f"{length} tokens",
-                expected=f"at most {positions}",
-                remedy="shorten it, or choose a base with more positions",
-            )
 
 
 def pretrained_config(study: Mapping[str, Any], vocabulary_size: int | None = None) -> dict[str, Any]:

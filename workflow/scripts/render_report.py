@@ -5,12 +5,12 @@ def main(job):
     import os
     from pathlib import Path
 
+    from ffnfold.answers import read_answers
     from ffnfold.comparisons import read_comparisons
     from ffnfold.files import read_json, write_atomic, write_json
     from ffnfold.pages import render
     from ffnfold.provenance import collect_provenance
     from ffnfold.published import read_published
-    from ffnfold.questions import read_questions
     from ffnfold.records import read_record
     from ffnfold.report import build_context
     from ffnfold.tables import read_table
@@ -28,7 +28,7 @@ def main(job):
         dataset_infos=infos,
         links={Path(path).name: Path(os.path.relpath(path, here)).as_posix() for path in linked},
         comparisons=read_comparisons(job.input.comparisons),
-        questions=read_questions(job.input.questions),
+        questions=read_answers(job.input.questions),
         claims=read_json(job.input.claims),
         gates=read_json(job.input.gates) or None,
         audit=job.params.audit or None,

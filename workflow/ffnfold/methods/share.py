@@ -3,8 +3,8 @@
 With a rank, each block of a group adds low-rank products to the shared matrices, which start as the best
 approximation of what sets the block apart.
 
-Source: tying after Verma, Murray and Duh 2025 (arXiv 2501.06126), section 3; low-rank products from a truncated singular
-value decomposition of the residuals after Bae et al. 2024 (arXiv 2410.20672), section 2.3.
+Source: tying after Verma, Murray and Duh 2025 (arXiv 2501.06126); low-rank products from a truncated singular value
+decomposition of the residuals after Bae et al. 2024 (arXiv 2410.20672).
 """
 
 from __future__ import annotations
