@@ -15,6 +15,15 @@ use rule align_layers as audit_align_layers with:
         "results/{study}/audit/{scenario}/benchmarks/align_layers/alignment.tsv"
 
 
+use rule collect_moments as audit_collect_moments with:
+    output:
+        moments="results/{study}/audit/{scenario}/alignment/moments.safetensors",
+    log:
+        "results/{study}/audit/{scenario}/logs/collect_moments/moments.log",
+    benchmark:
+        "results/{study}/audit/{scenario}/benchmarks/collect_moments/moments.tsv"
+
+
 use rule build_variant as audit_build_variant with:
     output:
         model="results/{study}/audit/{scenario}/variants/{variant}/built/model.safetensors",

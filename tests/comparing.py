@@ -8,7 +8,7 @@ import pandas as pd
 
 TIMED_FIELDS = ("started_at", "duration_s")
 TIMED_FILES = ("latency.parquet", "latency.csv", "latency.svg", "index.html", "provenance.json", "claims.json")
-MIXED_TABLES = ("comparisons.csv", "effects.csv")  # rows of every metric
+MIXED_TABLES = ("comparisons.csv", "effects.csv", "questions.csv")  # rows of every metric
 NOT_RESULTS = ("logs", "benchmarks", ".metadata")
 
 

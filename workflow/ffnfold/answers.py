@@ -30,6 +30,7 @@ ANSWER_COLUMNS = ("question", "text", *COLUMNS)
 #: What each question compares: metric, value name.
 VALUES = (
     ("parameters", "stored_parameters"),
+    ("parameters", "nonzero_parameters"),
     ("perplexity", f"{HEADLINES['perplexity']}{BEFORE}"),
     *HEADLINES.items(),
 )

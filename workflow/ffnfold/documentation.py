@@ -22,6 +22,7 @@ SHARED = {
     "protocol": "A variant's own protocol",
     "gate": "A known value",
     "question": "A question",
+    "fit": "A local fit",
 }
 
 EXAMPLE = """\

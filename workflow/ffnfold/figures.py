@@ -26,8 +26,9 @@ METHOD_STYLES = {
     "compress": ("#d55e00", "triangle-up"),
     "share": ("#e69f00", "triangle-down"),
     "drop": ("#777777", "triangle-right"),
+    "bypass": ("#5d3a9b", "triangle-left"),
 }
-_OTHER_STYLES = (("#5d3a9b", "triangle-left"), ("#7f6000", "stroke"), ("#444444", "arrow"))
+_OTHER_STYLES = (("#7f6000", "stroke"), ("#444444", "arrow"), ("#882255", "cross"))
 
 WIDTH_PX = 620
 ROW_PX = 24
