@@ -157,7 +157,9 @@ def test_a_question_has_a_row_for_size_surgery_and_every_headline():
     table = answers(ask(("a", "b"), ("b", "a")), a={"shift": 0.1}, b={})
     assert tuple(table.columns) == ANSWER_COLUMNS == ("question", "text", *COLUMNS)
     assert [*zip(table["metric"], table["value_name"], strict=True)] == [*VALUES, *VALUES]
-    assert set(HEADLINES.items()) < set(VALUES) and table["question"].tolist() == ["q0"] * len(VALUES) + ["q1"] * len(VALUES)
+    assert set(HEADLINES.items()) < set(VALUES) and table["question"].tolist() == ["q0"] * len(VALUES) + ["q1"] * len(
+        VALUES
+    )
     there, back = row(table, "token_perplexity"), row(table, "token_perplexity", "q1")
     assert there["estimate"] * back["estimate"] == pytest.approx(1)
 
@@ -190,7 +192,10 @@ def test_p_values_are_corrected_over_the_questions_for_each_figure():
     assert p["p_holm"][least] == 3 * p["p_value"][least]
     alone = answers(ask(("a", "b")), **variants)
     columns_of_one = ["estimate", "ci_low", "ci_high", "p_value"]
-    assert alone[columns_of_one].equals(table[: len(VALUES)][columns_of_one]) and (alone["p_holm"] == alone["p_value"]).all()
+    assert (
+        alone[columns_of_one].equals(table[: len(VALUES)][columns_of_one])
+        and (alone["p_holm"] == alone["p_value"]).all()
+    )
 
 
 @pytest.mark.parametrize(
@@ -213,7 +218,9 @@ def test_identical_variants_are_indistinguishable():
     table = answers(ask(("a", "b")), a={}, b={}).set_index("value_name")
     assert (table["estimate"] == (table["scale"] == "ratio").astype(float)).all()
     assert (table["p_holm"] == 1).all()
-    assert table["verdict"].drop(["stored_parameters", "nonzero_parameters"]).unique().tolist() == ["indistinguishable from b"]
+    assert table["verdict"].drop(["stored_parameters", "nonzero_parameters"]).unique().tolist() == [
+        "indistinguishable from b"
+    ]
 
 
 def test_three_replicates_are_crossed_with_the_windows():

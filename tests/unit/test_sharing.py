@@ -102,7 +102,7 @@ def test_the_auto_classes_reload_tied_models_without_remote_code(base, tmp_path,
         folder, local_files_only=True, trust_remote_code=False, output_loading_info=True
     )
     assert_tied(model)
-    assert {name for name in info["missing_keys"]} <= {"score.weight"}
+    assert set(info["missing_keys"]) <= {"score.weight"}
     assert type(model).__name__.startswith("SharedFFN") and model.config.ffn_groups == [[0, 1, 2], [3, 4]]
     model.config.pad_token_id = 0
     assert torch.isfinite(logits(model)).all()
@@ -245,9 +245,7 @@ def test_full_rank_deltas_give_back_the_base_but_for_its_biases(base, tmp_path):
     built = build("share", inputs, n=3, rank=HIDDEN)
     save_checkpoint(tmp_path / "base", state, base.config, None)
     expected = logits(load_model(tmp_path / "base"))
-    torch.testing.assert_close(
-        logits(load_model(written(tmp_path / "shared", built))), expected, rtol=1e-3, atol=1e-3
-    )
+    torch.testing.assert_close(logits(load_model(written(tmp_path / "shared", built))), expected, rtol=1e-3, atol=1e-3)
     with pytest.raises(InputError, match="rank"):
         build("share", inputs, n=3, rank=HIDDEN + 1)
 
@@ -302,6 +300,4 @@ def test_runs_of_one_share_nothing(base, tmp_path):
     built = build("share", base, n=1)
     assert built.state.keys() == base.state.keys()
     save_checkpoint(tmp_path / "base", dict(base.state), base.config, None)
-    assert torch.equal(
-        logits(load_model(written(tmp_path / "shared", built))), logits(load_model(tmp_path / "base"))
-    )
+    assert torch.equal(logits(load_model(written(tmp_path / "shared", built))), logits(load_model(tmp_path / "base")))
