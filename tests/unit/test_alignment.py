@@ -7,13 +7,14 @@ from ffnfold.alignment import (
     StreamingCorrelation,
     align_by_weights,
     align_pairs,
-    average_ffn,
     collect_pre_activations,
     match_neurons,
     permute_ffn,
     weight_products,
 )
 from ffnfold.architecture import FAMILIES, ffn_names
+from ffnfold.averaging import mean_ffn
+from ffnfold.grouping import Group
 from ffnfold.calibration import load_alignment, save_alignment
 from ffnfold.errors import InputError
 from hypothesis import given, settings
@@ -130,7 +131,7 @@ def test_a_permuted_copy_is_found_and_averaged_back(make_gpt2, state_of, generat
     statistics = StreamingCorrelation(3, 64)
     statistics.add(torch.stack(activations))
     orders, rows = align_pairs(statistics)
-    for part, tensor in average_ffn(state, GPT2, [0, 1, 2], orders).items():
+    for part, tensor in mean_ffn(state, GPT2, Group((0, 1, 2), 0), orders).items():
         assert torch.equal(tensor, original[part]), part
     assert [(row["layer_a"], row["layer_b"], row["positions"]) for row in rows] == [
         (0, 1, 500),
@@ -260,7 +261,7 @@ def test_average_by_hand(make_gpt2, state_of):
     state, _ = state_of(make_gpt2())
     orders = np.tile(np.arange(64), (4, 4, 1))
     orders[1, 3] = orders[1, 3][::-1]
-    average = average_ffn(state, GPT2, [1, 3], orders)
+    average = mean_ffn(state, GPT2, Group((1, 3), 1), orders)
     first, second = ffn_of(state, 1), ffn_of(state, 3)
     torch.testing.assert_close(average["in_weight"], (first["in_weight"] + second["in_weight"].flip(1)) / 2)
     torch.testing.assert_close(average["in_bias"], (first["in_bias"] + second["in_bias"].flip(0)) / 2)

@@ -288,28 +288,3 @@ def permute_ffn(ffn: Mapping[str, Tensor], order: Tensor, family: Family) -> dic
         "out_weight": ffn["out_weight"].index_select(family.hidden_axis_out, order),
         "out_bias": ffn["out_bias"],
     }
-
-
-def average_ffn(
-    state: Mapping[str, Tensor], family: Family, run: list[int], permutations: np.ndarray
-) -> dict[str, Tensor]:
-    """The mean of a run's FFNs after each is brought into the order of the run's first block (its anchor).
-
-    Args:
-        state: tensor name -> tensor.
-        run: block indices; the first is the anchor.
-        permutations: (layers, layers, neurons) from `align_pairs`.
-
-    Returns:
-        The four FFN tensors, in the anchor's dtype; summed in float64, so that the mean of equal FFNs is exact.
-
-    Source: the published study, merged_n and compressed_n: average of c_fc and c_proj, weights and biases.
-    """
-    total: dict[str, Tensor] = {}
-    for layer in run:
-        ffn = {part: state[name] for part, name in ffn_names(family, layer).items()}
-        order = torch.from_numpy(np.asarray(permutations[run[0], layer], dtype=np.int64))
-        for part, tensor in permute_ffn(ffn, order, family).items():
-            total[part] = tensor.double() if layer == run[0] else total[part].add_(tensor)
-    anchor = ffn_names(family, run[0])
-    return {part: (tensor / len(run)).to(state[anchor[part]].dtype) for part, tensor in total.items()}

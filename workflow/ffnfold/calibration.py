@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -146,7 +147,7 @@ def load_alignment(path: str | Path) -> Alignment:
     try:
         tensors = load_file(path)
         return Alignment(tensors["permutations"].numpy(), tensors["similarity"].numpy())
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(
             "the alignment cannot be read",
             where=str(path),
