@@ -14,9 +14,9 @@ from ffnfold.alignment import (
 )
 from ffnfold.architecture import FAMILIES, ffn_names
 from ffnfold.averaging import mean_ffn
-from ffnfold.grouping import Group
 from ffnfold.calibration import load_alignment, save_alignment
 from ffnfold.errors import InputError
+from ffnfold.grouping import Group
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -188,7 +188,7 @@ def test_a_permuted_copy_is_found_by_weights(make_gpt2, state_of, generator):
     assert matched[0, 3] == pytest.approx(1.0, abs=1e-5)
     assert max(value for pair, value in matched.items() if pair != (0, 3)) < 0.9
     assert all(row["mean_cosine_matched"] > row["mean_cosine_unmatched"] for row in rows)
-    for part, tensor in average_ffn(state, GPT2, [0, 3], orders).items():
+    for part, tensor in mean_ffn(state, GPT2, Group((0, 3), 0), orders).items():
         assert torch.equal(tensor, ffn_of(state, 0)[part]), part
 
 

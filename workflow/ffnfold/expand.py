@@ -1,6 +1,6 @@
-"""Write the stock checkpoint that computes what a tied one computes, for loaders that know nothing of sharing.
+"""The stock checkpoint that computes what a tied one computes: `python -m ffnfold.expand CHECKPOINT FOLDER`.
 
-    python -m ffnfold.expand results/mini/variants/shared_4/recovered/0 expanded
+For loaders that know nothing of sharing, such as any program without this library.
 """
 
 from __future__ import annotations

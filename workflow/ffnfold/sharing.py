@@ -235,4 +235,3 @@ def stock_class_name(model_type: str) -> str:
     """Name of a family's causal language model class in transformers."""
     mapping = transformers.AutoModelForCausalLM._model_mapping
     return mapping[type(transformers.AutoConfig.for_model(model_type))].__name__
-

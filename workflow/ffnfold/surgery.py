@@ -13,9 +13,7 @@ from ffnfold.grouping import Group, choose_groups
 from ffnfold.methods import Inputs
 
 #: (groups, their FFNs) -> the model's tensors and configuration
-Assemble = Callable[
-    [Sequence[Group], Sequence[Mapping[str, Tensor]]], tuple[Mapping[str, Tensor], Mapping[str, Any]]
-]
+Assemble = Callable[[Sequence[Group], Sequence[Mapping[str, Tensor]]], tuple[Mapping[str, Tensor], Mapping[str, Any]]]
 
 
 def group_ffns(
