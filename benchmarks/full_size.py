@@ -196,13 +196,13 @@ def _statistics(name: str, folder: Path) -> None:
         return
     if name == "weights":
         config = load_config(base)
-        found = align_by_weights(load_state(base), family_of(config), LAYERS)
+        found = align_by_weights(load_state(base), family_of(config), LAYERS, threads=2)
     else:
         model, tokenizer = load_model(base), load_tokenizer(base)
         statistics = correlate_layers(model, tokenizer, *arguments, np.random.default_rng(0), "cpu", 2)
         del model
         started = time.monotonic()
-        found = align_pairs(statistics)
+        found = align_pairs(statistics, threads=2)
         print(f"matching {time.monotonic() - started:.1f} s")
     save_alignment(*found, folder / f"{name}.safetensors", folder / f"{name}.csv")
 

@@ -122,3 +122,32 @@ def test_statistics_that_no_variant_needs_are_not_gathered(done, tmp_path):
     study["variants"]["pruned"] = VARIANTS["pruned"]
     plan = planned(snakemake(tmp_path, "-n", "all", study=write_study(tmp_path / "few.yaml", study)))
     assert "collect_moments" in plan and not {"align_layers", "align_weights"} & set(plan)
+
+
+def test_a_base_of_the_second_family_goes_all_the_way(tmp_path, tokenizer_directory):
+    import torch
+    import transformers
+    from ffnfold.checkpoints import save_model
+
+    config = transformers.GPTNeoXConfig(
+        num_hidden_layers=4, hidden_size=16, intermediate_size=64, num_attention_heads=2, vocab_size=304,
+        max_position_embeddings=128, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    save_model(tmp_path / "pythia", transformers.GPTNeoXForCausalLM(config), tokenizer_directory)
+    study = tiny_study()
+    study["base"] = {"source": str(tmp_path / "pythia")}
+    study["variants"] = {
+        "pythia": {"method": "baseline"},
+        "shared_2": {"method": "share", "n": 2, "rank": 1, "average": "regression"},
+        "compressed_2": {"method": "compress", "n": 2, "align": "weights"},
+        "bypassed_2": {"method": "bypass", "n": 2},
+    }
+    path = write_study(tmp_path / "neox.yaml", study)
+    succeed(tmp_path, "results/neox/report/index.html", study=path)
+    table = pd.read_csv(tmp_path / "results/neox/tables/parameters.csv").set_index("variant")["stored_parameters"]
+    assert table["shared_2"] == table["pythia"] - 2 * FFN + 4 * 2 * 1 * (16 + 64)
+    assert table["bypassed_2"] == table["pythia"] - 2 * FFN
+    model = load_model(tmp_path / "results/neox/variants/shared_2/recovered/0")
+    assert type(model).__name__ == "SharedFFNGPTNeoXForCausalLM"
+    assert model.gpt_neox.layers[1].mlp.dense_h_to_4h is model.gpt_neox.layers[0].mlp.dense_h_to_4h
