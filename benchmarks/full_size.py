@@ -47,6 +47,10 @@ OUTSIDE = {
     "transformer.ln_f.bias": (HIDDEN,),
 }
 GPT2 = 124_439_808
+# Derived by hand: 7,087,872 parameters a block, 4,722,432 of them in its FFN.
+KNOWN = {"gpt2": GPT2, "distilgpt2": 81_912_576, "compressed_2": 81_912_576, "compressed_4": 60_648_960}
+KNOWN |= {f"compressed_{n}": 53_561_088 for n in (6, 8, 10)} | {f"merged_{n}": GPT2 for n in (2, 4, 6, 8, 10)}
+KNOWN |= {"shared_2": 96_105_216, "shared_4": 81_937_920} | {f"shared_{n}": 77_215_488 for n in (6, 8, 10)}
 LIMIT_S, LIMIT_GIB, ALIGNMENT_LIMIT_S = 60, 3.0, 120
 RANK = 32
 KEEP = {"embedding": 104_694_536, "blocks": 81_912_576, "all": 81_912_576}
@@ -101,22 +105,19 @@ def shapes_of(options: dict) -> dict[str, tuple[int, ...]]:
     if options["method"] == "distill":
         blocks = len(options["layers"])
     if options["method"] in ("share", "bypass"):
-        holders = groups
+        # Where they are stored is the build's choice, how many there are is not.
+        holders = options.get("holders") or list(range(0, LAYERS, n))
+        assert len(holders) == groups, f"{len(holders)} FFNs are stored, {groups} are due"
     shapes = dict(OUTSIDE)
     for layer in range(blocks):
         shapes |= {f"transformer.h.{layer}.{name}": shape for name, shape in REST.items()}
-        if holders is None or layer in _holders(options, holders):
+        if holders is None or layer in holders:
             shapes |= {f"transformer.h.{layer}.{name}": shape for name, shape in FFN.items()}
         if rank:
             products = {"in_down": (HIDDEN, rank), "in_up": (rank, NEURONS)}
             products |= {"out_down": (NEURONS, rank), "out_up": (rank, HIDDEN)}
             shapes |= {f"transformer.h.{layer}.mlp.delta_{name}": shape for name, shape in products.items()}
     return shapes
-
-
-def _holders(options: dict, count: int) -> list[int]:
-    """Blocks under whose names the FFNs are stored: with runs each run's first; else as the build's notes say."""
-    return options.get("holders") or list(range(0, LAYERS, options["n"]))[:count]
 
 
 def file_size(shapes: dict[str, tuple[int, ...]]) -> int:
@@ -179,9 +180,9 @@ def step(name: str, folder: Path) -> None:
 
 def _statistics(name: str, folder: Path) -> None:
     import numpy as np
-    from ffnfold.alignment import align_by_weights, align_pairs
+    from ffnfold.alignment import align_by_weights
     from ffnfold.architecture import family_of
-    from ffnfold.calibration import correlate_layers, save_alignment
+    from ffnfold.calibration import align_activations, save_alignment
     from ffnfold.checkpoints import load_config, load_model, load_state, load_tokenizer
     from ffnfold.moments import collect_moments, save_moments
     from ffnfold.splits import load_info, read_split
@@ -199,11 +200,7 @@ def _statistics(name: str, folder: Path) -> None:
         found = align_by_weights(load_state(base), family_of(config), LAYERS, threads=2)
     else:
         model, tokenizer = load_model(base), load_tokenizer(base)
-        statistics = correlate_layers(model, tokenizer, *arguments, np.random.default_rng(0), "cpu", 2)
-        del model
-        started = time.monotonic()
-        found = align_pairs(statistics, threads=2)
-        print(f"matching {time.monotonic() - started:.1f} s")
+        found = align_activations(model, tokenizer, *arguments, np.random.default_rng(0), "cpu", 2)
     save_alignment(*found, folder / f"{name}.safetensors", folder / f"{name}.csv")
 
 
@@ -270,6 +267,7 @@ def compare(name: str, folder: Path) -> list[str]:
     nonzero = sum(int(torch.count_nonzero(tensor)) for tensor in state.values())
     size = (folder / name / "model.safetensors").stat().st_size
     expected = sum(map(math.prod, shapes.values()))
+    assert KNOWN.get(name, expected) == expected, name
     wanted = {"stored": expected, "nonzero": options.get("keep", expected), "bytes": file_size(shapes)}
     found = {"stored": stored, "nonzero": nonzero, "bytes": size}
     print(f"{name:22} {stored:>12,} {nonzero:>12,} {size:>12,}", end=" ")

@@ -79,11 +79,13 @@ def script_of(rule):
 
 
 @functools.cache
-def library_of(rule, *modules, without=()):
+def library_of(rule, *modules, without=(), tied=False):
     """The library modules that a rule's script (and further modules) import: inputs, since Snakemake sees no imports.
 
-    `without` names modules that this job does not reach; what only they import is left out too.
+    `without` names modules that this job does not reach; what only they import is left out too. Only jobs on `tied`
+    models reach their classes.
     """
+    without = without if tied else (*without, "sharing.py")
     library = ROOT / "workflow" / "ffnfold"
     roots = [ROOT / "workflow" / "scripts" / f"{rule}.py", *(library / m for m in modules)]
     files = library_files(*roots, without=[library / m for m in without])

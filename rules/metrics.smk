@@ -36,7 +36,7 @@ rule measure_perplexity:
         built=built_manifest,
         data="results/{study}/data/language_modeling/dataset_info.json",
         script=script_of("measure_perplexity"),
-        library=library_of("measure_perplexity"),
+        library=variant_library("measure_perplexity"),
     output:
         record="results/{study}/metrics/{variant}/{replicate}/perplexity.json",
         scores="results/{study}/metrics/{variant}/{replicate}/perplexity.parquet",
@@ -65,7 +65,7 @@ rule measure_latency:
         baseline=baseline_manifest,
         data="results/{study}/data/language_modeling/dataset_info.json",
         script=script_of("measure_latency"),
-        library=library_of("measure_latency"),
+        library=variant_library("measure_latency"),
     output:
         record="results/{study}/metrics/{variant}/{replicate}/latency.json",
         scores="results/{study}/metrics/{variant}/{replicate}/latency.parquet",
@@ -95,7 +95,7 @@ rule measure_sentiment:
         notes=build_notes,
         data="results/{study}/data/sentiment/dataset_info.json",
         script=script_of("measure_sentiment"),
-        library=library_of("measure_sentiment"),
+        library=variant_library("measure_sentiment"),
     output:
         record="results/{study}/metrics/{variant}/{replicate}/sentiment.json",
         scores="results/{study}/metrics/{variant}/{replicate}/sentiment.parquet",
@@ -123,7 +123,7 @@ rule measure_summarization:
         checkpoint=measured_manifest("summarization"),
         data="results/{study}/data/summarization/dataset_info.json",
         script=script_of("measure_summarization"),
-        library=library_of("measure_summarization", "metrics/rouge.py"),
+        library=variant_library("measure_summarization", "metrics/rouge.py"),
     output:
         record="results/{study}/metrics/{variant}/{replicate}/summarization.json",
         scores="results/{study}/metrics/{variant}/{replicate}/summarization.parquet",

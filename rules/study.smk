@@ -119,7 +119,22 @@ def recovery_distillation(wildcards):
 
 def recovery_library(wildcards):
     """The script's modules, those of distillation only where there is a teacher."""
-    return library_of("recover_variant", without=() if has_teacher(wildcards) else ("distillation.py",))
+    unused = () if has_teacher(wildcards) else ("distillation.py",)
+    return library_of("recover_variant", without=unused, tied=is_tied(wildcards))
+
+
+def is_tied(wildcards):
+    """Whether a variant's FFNs are tied or deleted, so that its model is of a class of ours."""
+    return REGISTRY[variant_options(wildcards)["method"]].tied
+
+
+def variant_library(rule, *modules):
+    """An input function: the library modules of a job on one variant's model."""
+
+    def library(wildcards):
+        return library_of(rule, *modules, tied=is_tied(wildcards))
+
+    return library
 
 
 def alignment_settings(wildcards):
@@ -296,7 +311,8 @@ def build_library(wildcards):
     }
     held = needs | ({"alignment"} if "weight_alignment" in needs else set())
     unused = tuple(name for need, names in readers.items() if need not in held for name in names)
-    return library_of("build_variant", f"methods/{method.module}.py", without=unused)
+    unused += ("fitting.py",) if method.module == "distill" else ("distillation.py",)
+    return library_of("build_variant", f"methods/{method.module}.py", without=unused, tied=method.tied)
 
 
 def build_inputs(wildcards):
@@ -327,6 +343,8 @@ def training_settings(wildcards):
     """What a build that runs models needs beside its own line; nothing for the others, so that nothing else rebuilds them."""
     if not runs_a_model(wildcards):
         return {}
+    if "data" not in build_needs(wildcards):
+        return {"device": STUDY["device"]}
     return {"prompt": recovery_prompt(wildcards), "seed": STUDY["seed"], "device": STUDY["device"]}
 
 

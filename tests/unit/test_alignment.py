@@ -1,3 +1,5 @@
+import gc
+import weakref
 from itertools import permutations
 
 import numpy as np
@@ -14,7 +16,13 @@ from ffnfold.alignment import (
 )
 from ffnfold.architecture import FAMILIES, ffn_names
 from ffnfold.averaging import mean_ffn
-from ffnfold.calibration import load_alignment, save_alignment
+from ffnfold.calibration import (
+    PRODUCT_BYTES,
+    align_activations,
+    correlate_layers,
+    load_alignment,
+    save_alignment,
+)
 from ffnfold.errors import InputError
 from ffnfold.grouping import Group
 from hypothesis import given, settings
@@ -61,8 +69,23 @@ def test_correlation_errors(generator):
     with pytest.raises(ValueError, match="at least 2 positions, got 1"):
         statistics.correlation(0, 1)
     statistics.add(torch.zeros(2, 1, 4))
-    with pytest.raises(ValueError, match="with itself"):
+    with pytest.raises(ValueError, match="layer 1 with layer 1 is not kept"):
         statistics.correlation(1, 1)
+
+
+def test_only_the_pairs_asked_for_are_kept(generator):
+    values = torch.from_numpy(generator.normal(size=(4, 50, 6)).astype(np.float32))
+    some, every = StreamingCorrelation(4, 6, [(0, 3), (1, 2)]), StreamingCorrelation(4, 6)
+    some.add(values)
+    every.add(values)
+    for pair in ((0, 3), (3, 0), (1, 2)):
+        assert (some.correlation(*pair) == every.correlation(*pair)).all()
+    with pytest.raises(ValueError, match="layer 0 with layer 1 is not kept"):
+        some.correlation(1, 0)
+    (found, rows), (expected, _) = align_pairs(some), align_pairs(every)
+    assert [(row["layer_a"], row["layer_b"]) for row in rows] == [(0, 3), (1, 2)]
+    assert (found[0, 3] == expected[0, 3]).all() and (found[2, 1] == expected[2, 1]).all()
+    assert (found[0, 1] == np.arange(6)).all() and (expected[0, 1] != np.arange(6)).any()
 
 
 @pytest.mark.parametrize("neurons", [4, 5])
@@ -218,6 +241,46 @@ def test_threads_change_nothing(generator):
     statistics = stream(generator.normal(size=(4, 60, 20)).astype(np.float32), [])
     (one, rows), (three, same) = align_pairs(statistics), align_pairs(statistics, threads=3)
     assert (one == three).all() and rows == same
+
+
+@pytest.mark.parametrize(("pairs_at_a_time", "passes"), [(0, 6), (1, 6), (4, 2), (5, 2), (6, 1), (99, 1)])
+@pytest.mark.parametrize("padded", [False, True])
+def test_chunks_of_pairs_change_nothing_but_the_memory(
+    make_gpt2, tokenizer, texts, monkeypatch, pairs_at_a_time, passes, padded
+):
+    """Their sums are gone before the next chunk's are made, and the text is drawn once."""
+    made, alive_before = weakref.WeakSet(), []
+
+    class Watched(StreamingCorrelation):
+        def __init__(self, *arguments):
+            alive_before.append(len(made))
+            super().__init__(*arguments)
+            made.add(self)
+
+    model = make_gpt2()
+    settings = {"tokens": 2500, "sequence_length": 32, "count_padding": padded, "max_items": None}
+    arguments = (tokenizer, texts, "\n", settings)
+    expected, rows = align_pairs(correlate_layers(model, *arguments, np.random.default_rng(3), "cpu", 1))
+    monkeypatch.setattr("ffnfold.calibration.StreamingCorrelation", Watched)
+    gc.disable()  # nothing may have to wait for the collector
+    try:
+        bound = pairs_at_a_time * 4 * 64**2
+        found, same = align_activations(model, *arguments, np.random.default_rng(3), "cpu", 1, product_bytes=bound)
+    finally:
+        gc.enable()
+    assert found.dtype == expected.dtype == np.int32 and (found == expected).all()
+    assert same == rows and len(rows) == 6
+    assert alive_before == [0] * passes
+
+
+def test_all_pairs_of_the_smallest_gpt2_fit_one_pass():
+    assert 66 * 4 * 3072**2 <= PRODUCT_BYTES < 3 * 2**30
+
+
+def test_a_model_of_one_block_is_aligned_with_nothing(make_gpt2, tokenizer, texts, generator):
+    settings = {"tokens": 60, "sequence_length": 32, "count_padding": False, "max_items": None}
+    orders, rows = align_activations(make_gpt2(layers=1), tokenizer, texts, "\n", settings, generator, "cpu", 1)
+    assert orders.tolist() == [[list(range(64))]] and rows == []
 
 
 @pytest.mark.parametrize("kind", ["correlation", "cosine"])

@@ -84,4 +84,4 @@ def test_a_module_left_out_takes_what_only_it_imports_with_it(tmp_path):
 
 def test_the_rouge_module_is_an_input_though_it_is_loaded_by_path():
     rules = (PACKAGE.parents[1] / "rules/metrics.smk").read_text()
-    assert 'library_of("measure_summarization", "metrics/rouge.py")' in rules
+    assert 'variant_library("measure_summarization", "metrics/rouge.py")' in rules

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -105,7 +103,7 @@ def test_a_block_that_adds_nothing_has_no_influence(make_gpt2, tokenizer, texts)
 def test_batches_do_not_matter_and_hooks_are_gone(model, tokenizer, texts, monkeypatch):
     hooks = [len(module._forward_hooks) for module in model.modules()]  # transformers may have its own
     whole = collect(model, tokenizer, texts)
-    monkeypatch.setattr("ffnfold.moments.BATCH_TOKENS", 64)
+    monkeypatch.setattr("ffnfold.calibration_text.BATCH_TOKENS", 64)
     parts = collect(model, tokenizer, texts)
     for name, tensor in whole.items():
         torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
@@ -126,28 +124,16 @@ def test_the_positions_are_the_alignments(model, tokenizer, texts, padded):
     torch.testing.assert_close(mean.double(), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_linear_layers_and_another_familys_names(tokenizer, texts, monkeypatch):
+def test_linear_layers_and_another_familys_names(tokenizer, texts):
     import transformers
 
-    family = replace(
-        GPT2,
-        model_type="gpt_neox",
-        blocks="gpt_neox.layers.{layer}.",
-        ffn_in="mlp.dense_h_to_4h",
-        ffn_out="mlp.dense_4h_to_h",
-        hidden_axis_in=0,
-        hidden_axis_out=1,
-        block_matrices=("attention.query_key_value.weight", "mlp.dense_h_to_4h.weight", "mlp.dense_4h_to_h.weight"),
-        layers_key="num_hidden_layers",
-        hidden_size_key="hidden_size",
-    )
-    monkeypatch.setitem(FAMILIES, "gpt_neox", family)
     shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(0)
     model = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(vocab_size=300, **shape)).eval()
     moments = collect(model, tokenizer, texts)
     assert moments["ffn_in.1"].shape == (17, 17) and moments["ffn_out.1"].shape == (25, 25)
-    assert moments["input_square.gpt_neox.layers.1.attention.query_key_value.weight"].shape == (16,)
+    for matrix, features in zip(FAMILIES["gpt_neox"].block_matrices, (16, 16, 16, 24), strict=True):
+        assert moments[f"input_square.gpt_neox.layers.1.{matrix}"].shape == (features,)
     assert (moments["influence"] > 0).all() and moments["influence"].shape == (2,)
 
 

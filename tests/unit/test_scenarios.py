@@ -184,30 +184,27 @@ def test_trainings_on_another_prompt_are_not_shared(tmp_path):
     assert audit.owner(PUBLISHED, "gpt2", "built") == SOUND
 
 
-def test_trainings_with_another_teacher_are_not_shared(tmp_path):
+def test_a_training_with_a_teacher_is_not_shared_with_the_published_one_which_had_none(tmp_path):
     packed = {"training": {"pack": True, "labels_on_padding": False}}
 
-    def owner(mine, other, stage="recovered"):
+    def owner(mine, stage="recovered"):
         off = {"audit": {"against": None, "variants": []}}
-        (tmp_path / "other.yaml").write_text(
-            yaml.safe_dump({"extends": "mini", "recovery": {**packed, **other}, **off})
-        )
+        (tmp_path / "other.yaml").write_text(yaml.safe_dump({"extends": "mini", "recovery": packed, **off}))
         study = {"extends": "mini", "recovery": {**packed, **mine}, "audit": {"against": "other"}}
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump(study))
         return audit_of(str(tmp_path / "mine.yaml")).owner(PUBLISHED, "gpt2", stage)
 
     taught, hotter = {"teacher": "base"}, {"distillation": {"temperature": 3.0}}
-    assert owner({}, hotter) == SOUND, "not used without a teacher"
-    assert owner(taught, taught) == SOUND
-    assert owner({}, taught) == owner(taught, {**taught, **hotter}) == PUBLISHED
-    assert owner({}, taught, "built") == SOUND and owner({}, taught, "perplexity") == PUBLISHED
+    assert owner({}) == owner(hotter) == SOUND, "weights are not used without a teacher"
+    assert owner(taught) == owner({**taught, **hotter}) == PUBLISHED
+    assert owner(taught, "built") == SOUND and owner(taught, "perplexity") == PUBLISHED
 
 
 def test_a_teacher_and_padded_rows_exclude_each_other():
-    told = refused(audit_of, "pack", "recovery.teacher", "audit.against: null", recovery={"teacher": "base"})
-    assert "mini_published" in told
-    audit = audit_of(recovery={"teacher": "base"}, audit={"against": None})
-    assert audit.studies[SOUND]["recovery"]["teacher"] == "base"
+    audit = audit_of(recovery={"teacher": "base"})
+    teachers = {name: study["recovery"]["teacher"] for name, study in audit.studies.items()}
+    assert teachers[SOUND] == teachers["only_score_padding"] == "base"
+    assert teachers[PUBLISHED] is teachers["only_labels_on_padding"] is None
     own = {"distilgpt2": {"protocol": {"recovery": {"pack": False}}}}
     where = "variants.distilgpt2.protocol.recovery.pack"
     refused(audit_of, where, recovery={"teacher": "base"}, audit={"against": None}, variants=own)

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 from ffnfold.errors import InputError
+from ffnfold.relations import check_against_base
 from ffnfold.study import (
-    check_against_base,
     expand_variants,
+    load_audited,
     load_study,
     merge_settings,
     pretrained_config,
@@ -17,6 +18,7 @@ from ffnfold.study import (
 from study_factory import SMALLEST, load_changed, nested, refused
 
 ROOT = Path(__file__).resolve().parents[2]
+STUDIES = ROOT / "config/studies"
 
 
 @pytest.fixture
@@ -371,6 +373,11 @@ def test_the_given_study_is_not_changed():
     ("line", "what"),
     [
         ({"method": "share", "n": 2, "train": "deltas"}, "no low-rank matrices"),
+        ({"method": "share", "n": 1, "train": "deltas", "rank": 2}, "no low-rank matrices"),
+        ({"method": "share", "n": 2, "rank": 500}, "rank is more"),
+        ({"method": "merge", "n": 2, "fit": {"steps": 1, "sequence_length": 500}}, "positions"),
+        ({"method": "merge", "n": 2, "write": "anchor", "fit": {"steps": 1}}, "writes it to one"),
+        ({"method": "distill", "layers": [0], "weight_soft": 0, "weight_hidden": 0, "weight_lm": 0}, "weights"),
         ({"method": "merge", "n": 2, "align": "none", "groups": "similarity"}, "matches none"),
         ({"method": "compress", "n": 2, "align": "none", "reference": "medoid"}, "matches none"),
         ({"method": "prune", "keep": 5, "score": "wanda"}, "Wanda"),
@@ -381,3 +388,17 @@ def test_options_that_exclude_each_other_are_refused(load, line, what):
         load({"variants": {"odd": line}})
     assert "variants.odd" in str(error.value) and "remedy" in str(error.value)
     assert "odd" in load({"variants": {"odd": {"method": "share", "n": 2, "train": "deltas", "rank": 1}}})["variants"]
+
+
+def test_a_line_that_is_null_takes_one_out_of_the_study_below(tmp_path):
+    """Also where the as-published study above takes the same line out, and with questions on what it has not."""
+    questions = {"sharing_or_no_ffn": None, "mine": {"question": "?", "variant": "shared_2", "against": "merged_2"}}
+    overrides = {"variants": {"bypassed_4": None}, "questions": questions}
+    settings = {"study": "mini", "overrides": overrides}
+    study = load_study(settings, STUDIES)
+    assert "bypassed_4" not in study["variants"] and "shared_4" in study["variants"]
+    assert "mine" in study["questions"] and "sharing_or_no_ffn" not in study["questions"]
+    published = load_audited(study, STUDIES / "mini.yaml", STUDIES, overrides)
+    assert "shared_4" not in published["variants"] and published["questions"] == {}
+    with pytest.raises(InputError, match="not a mapping"):  # a null that meets nothing is a slip of the pen
+        load_study({"study": "mini", "overrides": {"variants": {"bypased_4": None}}}, STUDIES)

@@ -1,6 +1,7 @@
 """Shared FFNs, controls and every option of the surgery, as a whole study: built, recovered, measured, asked about."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -8,6 +9,7 @@ from ffnfold.answers import read_answers
 from ffnfold.architecture import FAMILIES, ffn_names
 from ffnfold.checkpoints import load_model, load_state
 from ffnfold.expand import expand_checkpoint
+from ffnfold.records import METRICS
 from running import planned, snakemake, succeed, tiny_study, write_study
 
 FFN = 2 * 16 * 64 + 64 + 16  # hidden size 16, 64 neurons
@@ -151,3 +153,18 @@ def test_a_base_of_the_second_family_goes_all_the_way(tmp_path, tokenizer_direct
     model = load_model(tmp_path / "results/neox/variants/shared_2/recovered/0")
     assert type(model).__name__ == "SharedFFNGPTNeoXForCausalLM"
     assert model.gpt_neox.layers[1].mlp.dense_h_to_4h is model.gpt_neox.layers[0].mlp.dense_h_to_4h
+
+
+def test_only_jobs_on_tied_models_read_the_module_of_their_classes(done):
+    result = snakemake(done, "-n", "--forceall", "all", study=done / "sharing.yaml")
+    reading, all_variants = set(), set()
+    for block in re.split(r"^\[\w{3} \w{3} .*\]$", result.stdout + result.stderr, flags=re.MULTILINE):
+        variant = next((w.split("=")[1] for w in block.replace(",", " ").split() if w.startswith("variant=")), None)
+        all_variants.add(variant)
+        if "ffnfold/sharing.py" in block:
+            rule = next(line.split()[1] for line in block.splitlines() if line.startswith(("rule ", "localrule ")))
+            reading.add((rule.rstrip(":"), variant))
+    tied = {name for name, line in VARIANTS.items() if line["method"] in ("share", "bypass")}
+    assert all_variants == {None, *VARIANTS}
+    rules = ("build_variant", "recover_variant", *(f"measure_{m}" for m in METRICS if m != "parameters"))
+    assert reading == {(rule, variant) for rule in rules for variant in tied}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
@@ -15,7 +15,7 @@ from ffnfold.architecture import Family, ffn_names
 
 
 class StreamingCorrelation:
-    """Pearson correlation of every neuron of one layer with every neuron of another, for all pairs of layers.
+    """Pearson correlation of every neuron of one layer with every neuron of another, for pairs of layers.
 
     Batches are added one at a time, so memory does not grow with the number of positions. Sums are kept in
     float64 around the first batch's mean, which keeps the subtraction of the means harmless.
@@ -23,16 +23,16 @@ class StreamingCorrelation:
     Args:
         layers: number of layers.
         neurons: neurons of one FFN.
+        pairs: pairs of layers, the lower first; None for all. Each takes 4 bytes x neurons squared.
     """
 
-    def __init__(self, layers: int, neurons: int) -> None:
+    def __init__(self, layers: int, neurons: int, pairs: Sequence[tuple[int, int]] | None = None) -> None:
         self.layers, self.neurons, self.count = layers, neurons, 0
+        self.pairs = list(combinations(range(layers), 2) if pairs is None else pairs)
         self._shift: Tensor | None = None
         self._sum = torch.zeros(layers, neurons, dtype=torch.float64)
         self._square = torch.zeros(layers, neurons, dtype=torch.float64)
-        self._product = {
-            pair: torch.zeros(neurons, neurons, dtype=torch.float32) for pair in combinations(range(layers), 2)
-        }
+        self._product = {pair: torch.zeros(neurons, neurons, dtype=torch.float32) for pair in self.pairs}
 
     def add(self, activations: Tensor) -> None:
         """Add pre-activations of some positions.
@@ -65,14 +65,14 @@ class StreamingCorrelation:
         A neuron that never varies correlates 0 with every other.
 
         Raises:
-            ValueError: fewer than two positions were added.
+            ValueError: fewer than two positions were added, or the pair is not among those kept.
         """
         if self.count < 2:
             raise ValueError(f"correlation needs at least 2 positions, got {self.count}")
         if a > b:
             return self.correlation(b, a).T
-        if a == b:
-            raise ValueError(f"correlation of layer {a} with itself is not kept")
+        if (a, b) not in self._product:
+            raise ValueError(f"correlation of layer {a} with layer {b} is not kept")
         mean = self._sum / self.count
         deviation = (self._square / self.count - mean.square()).clamp_min(0).sqrt()
         covariance = self._product[a, b].to(torch.float64).div_(self.count).addr_(mean[a], mean[b], alpha=-1)
@@ -164,30 +164,32 @@ def collect_pre_activations(
     try:
         with torch.no_grad():
             for batch in batches:
-                model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+                # The blocks alone: the output head's logits are not needed.
+                model.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
                 counted = batch.get("counted", batch["attention_mask"]).bool()
-                yield torch.stack([captured[layer][counted].float().cpu() for layer in range(layers)])
+                # Each is let go of as it is copied, so that two copies at most are held.
+                yield torch.stack([captured.pop(layer)[counted].float().cpu() for layer in range(layers)])
     finally:
         for handle in handles:
             handle.remove()
 
 
 def align_pairs(statistics: StreamingCorrelation, threads: int = 1) -> tuple[np.ndarray, list[dict]]:
-    """Match the neurons of all pairs of layers by the correlation of their pre-activations.
+    """Match the neurons of the pairs of layers in `statistics` by the correlation of their pre-activations.
 
     Args:
         threads: pairs matched at a time; each takes about 24 bytes x neurons squared.
 
     Returns:
         Permutations, int32 (layers, layers, neurons): `[a, b]` puts layer b's neurons into layer a's order
-        (the identity on the diagonal); and one row for each pair a < b with the mean correlation of equally numbered
-        neurons and of matched ones.
+        (the identity on the diagonal, and for a pair that is not in `statistics`); and one row for each pair a < b
+        with the mean correlation of equally numbered neurons and of matched ones.
 
     Raises:
         ValueError: the statistics hold fewer than two positions.
     """
     unit = np.ones((statistics.layers, statistics.neurons))
-    permutations, rows = _align(statistics.correlation, unit, "correlation", threads)
+    permutations, rows = _align(statistics.correlation, unit, statistics.pairs, "correlation", threads)
     return permutations, [{**row, "positions": statistics.count} for row in rows]
 
 
@@ -235,13 +237,18 @@ def align_by_weights(
     FFN: all FFNs read and write the same residual stream, so no other permutation has to be found with it.
     """
     norms = np.stack([neuron_weights(state, family, layer).double().norm(dim=1).numpy() for layer in range(layers)])
-    return _align(lambda a, b: weight_products(state, family, a, b), norms, "cosine", threads)
+    pairs = list(combinations(range(layers), 2))
+    return _align(lambda a, b: weight_products(state, family, a, b), norms, pairs, "cosine", threads)
 
 
 def _align(
-    likeness: Callable[[int, int], np.ndarray], norms: np.ndarray, measure: str, threads: int
+    likeness: Callable[[int, int], np.ndarray],
+    norms: np.ndarray,
+    pairs: Sequence[tuple[int, int]],
+    measure: str,
+    threads: int,
 ) -> tuple[np.ndarray, list[dict]]:
-    """Match all pairs of layers a < b by `likeness(a, b)`, (neurons, neurons).
+    """Match pairs of layers a < b by `likeness(a, b)`, (neurons, neurons).
 
     Args:
         norms: float64 (layers, neurons); what a likeness is divided by, both neurons', to give the measure.
@@ -250,7 +257,6 @@ def _align(
     layers, neurons = norms.shape
     torch.set_num_threads(threads)
     identity = np.arange(neurons, dtype=np.int32)
-    pairs = list(combinations(range(layers), 2))
 
     def match(pair: tuple[int, int]) -> tuple[np.ndarray, float, float]:
         a, b = pair

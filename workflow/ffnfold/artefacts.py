@@ -140,11 +140,6 @@ def _is_control(line: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any
     return {**method_options(line), "write": "all"} in map(method_options, variants.values())
 
 
-def _is_control(line: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether a line that writes to the anchor alone stands beside the same line that writes to all."""
-    return {**method_options(line), "write": "all"} in map(method_options, variants.values())
-
-
 def _switches() -> Iterator[tuple[str, str, Any]]:
     """Section, key and default of every setting that the schema calls an artefact."""
     schema = load_schema("study")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,17 +12,60 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from ffnfold.alignment import StreamingCorrelation, collect_pre_activations
-from ffnfold.architecture import family_of, ffn_names, layer_count, require_positions
-from ffnfold.device import resolve_device
+from ffnfold.alignment import StreamingCorrelation, align_pairs, collect_pre_activations
+from ffnfold.architecture import family_of, ffn_names, layer_count
+from ffnfold.calibration_text import calibration_batches
 from ffnfold.errors import InputError
 from ffnfold.files import atomic_path, write_atomic
-from ffnfold.text import pad_rows, token_windows
 
-BATCH_TOKENS = 2048
+#: Bytes of the products of neurons kept at a time, 2.5 GiB: all 66 pairs of blocks of the smallest GPT-2.
+PRODUCT_BYTES = 5 * 2**29
 MATCHED_COLUMNS = ("mean_correlation_matched", "mean_cosine_matched")
+
+
+def align_activations(
+    model: nn.Module,
+    tokenizer: Any,
+    rows: Sequence[str],
+    join: str,
+    settings: Mapping[str, Any],
+    generator: np.random.Generator,
+    device: str,
+    threads: int,
+    product_bytes: int = PRODUCT_BYTES,
+) -> tuple[np.ndarray, list[dict]]:
+    """Match the FFN neurons of all pairs of blocks by the correlation of their pre-activations on a text.
+
+    The pairs are taken in chunks. For each the base reads the same text again, and each is matched before the next.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        rows, join, settings, generator, device: as for `calibration_batches`.
+        threads: the CPU threads of the model; and pairs matched at a time.
+        product_bytes: bound on the bytes of a chunk's products; one pair is taken where it alone needs more. Changes
+            nothing of what is found.
+
+    Returns:
+        Permutations and rows as from `align_pairs`, of all pairs.
+
+    Raises:
+        InputError: the windows are longer than the model's positions, or there is too little text.
+    """
+    batches = calibration_batches(model, tokenizer, rows, join, settings, generator, device, threads)
+    layers, neurons = _shape(model)
+    pairs = list(combinations(range(layers), 2))
+    size = max(1, product_bytes // (4 * neurons**2))
+    permutations, found = np.tile(np.arange(neurons, dtype=np.int32), (layers, layers, 1)), []
+    for start in range(0, len(pairs), size):
+        chunk = pairs[start : start + size]
+        # The sums have no name here, so they are gone before those of the next chunk are made.
+        orders, more = align_pairs(_correlate(model, batches, chunk), threads)
+        for a, b in chunk:
+            permutations[a, b], permutations[b, a] = orders[a, b], orders[b, a]
+        found += more
+    return permutations, found
 
 
 def correlate_layers(
@@ -34,76 +78,27 @@ def correlate_layers(
     device: str,
     threads: int,
 ) -> StreamingCorrelation:
-    """Correlate the FFN pre-activations of all pairs of blocks on a text.
+    """The correlations that `align_activations` matches by, of all pairs of blocks at once; arguments as there."""
+    batches = calibration_batches(model, tokenizer, rows, join, settings, generator, device, threads)
+    return _correlate(model, batches)
 
-    The text is cut into full windows, so no position is padding, unless `count_padding` asks for it.
 
-    Args:
-        rows, join: the split.
-        settings: tokens, sequence_length, and the artefacts count_padding and max_items.
-
-    Raises:
-        InputError: the windows are longer than the model's positions, or there is too little text.
-    """
+def _shape(model: nn.Module) -> tuple[int, int]:
+    """Blocks of a model, and neurons of one of its FFNs."""
     config = model.config.to_dict()
-    family, layers = family_of(config), layer_count(config)
-    length = min(settings["sequence_length"], settings["tokens"])
-    require_positions(config, length, "alignment.sequence_length")
-    torch.set_num_threads(threads)
-    model.to(resolve_device(device))
-    read = _padded if settings["count_padding"] else _packed
-    ids, attend, counted = (torch.from_numpy(a) for a in read(tokenizer, rows, join, length, settings, generator))
-    per_batch = max(1, BATCH_TOKENS // ids.shape[1])
+    bias = ffn_names(family_of(config), 0)["in_bias"]
+    return layer_count(config), model.get_parameter(bias).numel()
 
-    def batches() -> Iterator[dict[str, torch.Tensor]]:
-        for tensors in zip(*(t.split(per_batch) for t in (ids, attend, counted)), strict=True):
-            names = ("input_ids", "attention_mask", "counted")
-            yield {name: tensor.to(model.device) for name, tensor in zip(names, tensors, strict=True)}
 
-    neurons = model.get_parameter(ffn_names(family, 0)["in_bias"]).numel()
-    statistics = StreamingCorrelation(layers, neurons)
-    for activations in collect_pre_activations(model, family, layers, batches()):
+def _correlate(
+    model: nn.Module, batches: Iterable[Mapping[str, Tensor]], pairs: Sequence[tuple[int, int]] | None = None
+) -> StreamingCorrelation:
+    """Let the model read the batches once; the correlations of the pairs of blocks, None for all."""
+    layers, neurons = _shape(model)
+    statistics = StreamingCorrelation(layers, neurons, pairs)
+    for activations in collect_pre_activations(model, family_of(model.config.to_dict()), layers, batches):
         statistics.add(activations)
     return statistics
-
-
-def _packed(
-    tokenizer: Any,
-    rows: Sequence[str],
-    join: str,
-    length: int,
-    settings: Mapping[str, Any],
-    generator: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Full windows from a random row on: ids, attended and counted positions, each int64 (windows, length)."""
-    windows = token_windows(tokenizer, rows, join, length, -(-settings["tokens"] // length), generator)
-    counted = np.ones_like(windows)
-    counted.reshape(-1)[settings["tokens"] :] = 0  # exactly as many positions as asked for
-    return windows, counted, counted
-
-
-def _padded(
-    tokenizer: Any,
-    rows: Sequence[str],
-    join: str,
-    length: int,
-    settings: Mapping[str, Any],
-    generator: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The first non-empty rows, padded to the longest, their pads counted as if they were text (an artefact)."""
-    texts = [row for row in rows if row.strip()][: settings["max_items"] or -(-settings["tokens"] // length)]
-    if not texts:
-        raise InputError(
-            "the calibration text has no row with text",
-            where="data.language_modeling",
-            got=f"{len(rows)} rows",
-            remedy="give more text",
-        )
-    encoded = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=length)["input_ids"]
-    ids, attend = pad_rows(encoded, tokenizer.eos_token_id, max(map(len, encoded)))
-    counted = np.ones_like(ids)
-    counted.reshape(-1)[settings["tokens"] :] = 0
-    return ids, attend, counted
 
 
 class Alignment(NamedTuple):

@@ -28,9 +28,9 @@ def expand_checkpoint(checkpoint: str | Path, directory: str | Path) -> None:
     from ffnfold.sharing import expand
 
     checkpoint, directory = Path(checkpoint), Path(directory)
-    if directory.exists() and any(directory.iterdir()):
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(
-            "the folder to write is not empty",
+            "the folder to write is not empty" if directory.is_dir() else "the folder to write is a file",
             where=str(directory),
             expected="a new or an empty folder",
             remedy="name another one",

@@ -13,9 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ffnfold.architecture import Family, family_of, layer_count, require_positions
-from ffnfold.calibration import BATCH_TOKENS, _packed, _padded
-from ffnfold.device import resolve_device
+from ffnfold.architecture import Family, family_of, layer_count
+from ffnfold.calibration_text import calibration_batches
 from ffnfold.errors import InputError
 from ffnfold.files import atomic_path
 
@@ -95,10 +94,8 @@ def collect_moments(
 
     Args:
         model: a causal language model in evaluation mode.
-        rows, join: the split.
-        settings: tokens, sequence_length, and the artefacts count_padding and max_items, as in the alignment; with
-            the same generator the same positions are read.
-        device: `auto`, `cpu` or `cuda`.
+        rows, join, settings, generator, device, threads: as for `calibration_batches`; with what the alignment was
+            given the same positions are read.
 
     Returns:
         float32 tensors, means over the positions read:
@@ -118,22 +115,15 @@ def collect_moments(
     """
     config = model.config.to_dict()
     family, layers = family_of(config), layer_count(config)
-    length = min(settings["sequence_length"], settings["tokens"])
-    require_positions(config, length, "alignment.sequence_length")
-    torch.set_num_threads(threads)
-    model.to(resolve_device(device))
-    read = _padded if settings["count_padding"] else _packed
-    ids, attend, counted = (torch.from_numpy(a) for a in read(tokenizer, rows, join, length, settings, generator))
-    per_batch = max(1, BATCH_TOKENS // ids.shape[1])
+    batches = calibration_batches(model, tokenizer, rows, join, settings, generator, device, threads)
     sums = _Sums(model, family, layers)
     try:
         with torch.no_grad():
-            for tensors in zip(*(t.split(per_batch) for t in (ids, attend, counted)), strict=True):
-                batch_ids, batch_attend, batch_counted = (tensor.to(model.device) for tensor in tensors)
-                sums.counted = batch_counted.bool()
+            for batch in batches:
+                sums.counted = batch["counted"].bool()
                 sums.positions += int(sums.counted.sum())
                 # The blocks alone: the output head's logits are not needed.
-                model.base_model(input_ids=batch_ids, attention_mask=batch_attend, use_cache=False)
+                model.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
     finally:
         for handle in sums.handles:
             handle.remove()

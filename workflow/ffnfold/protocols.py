@@ -149,6 +149,8 @@ def lengths(study: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     for name, options in study["variants"].items():
         if "training" in options:
             yield f"variants.{name}.training.sequence_length", options["training"]["sequence_length"]
+        if options.get("fit", {}).get("steps"):
+            yield f"variants.{name}.fit.sequence_length", options["fit"]["sequence_length"]
         for section in options.get("protocol", {}):
             yield from _section_lengths(section, effective(study, name, section), f"variants.{name}.protocol.{section}")
 

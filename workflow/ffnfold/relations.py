@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ffnfold.architecture import layer_count, positions_of
+from ffnfold.architecture import family_of, layer_count, positions_of
 from ffnfold.errors import InputError
 from ffnfold.protocols import check_budget, check_gates, check_protocols, lengths
 from ffnfold.questions import check_questions
@@ -22,6 +22,8 @@ def check_relations(study: Mapping[str, Any], source: str) -> None:
             remedy="choose a hidden size that is a multiple of the heads",
         )
     check_budget(study["base"]["training"], f"{source}: base.training")
+    if study["recovery"]["teacher"] is not None:
+        check_weights(study["recovery"]["distillation"], f"{source}: recovery.distillation")
     for name, options in study["variants"].items():
         if "training" in options:
             where = f"{source}: variants.{name}.training"
@@ -48,6 +50,22 @@ def check_relations(study: Mapping[str, Any], source: str) -> None:
         )
 
 
+def check_weights(options: Mapping[str, Any], where: str) -> None:
+    """Check that a distillation's loss is not 0 whatever the student says.
+
+    Raises:
+        InputError: all its weights are 0.
+    """
+    names = ("weight_soft", "weight_hidden", "weight_lm")
+    if not any(options[name] for name in names):
+        raise InputError(
+            "all weights of a distillation are 0, so nothing would be learnt",
+            where=where,
+            got=", ".join(f"{name} 0" for name in names),
+            remedy="raise one of them",
+        )
+
+
 def _check_surgery(options: Mapping[str, Any], where: str) -> None:
     """Options of a variant that exclude each other."""
     if options.get("score") == "wanda" and options["scope"] != "blocks":
@@ -58,14 +76,24 @@ def _check_surgery(options: Mapping[str, Any], where: str) -> None:
             expected="blocks",
             remedy="add `scope: blocks`, or take `score: magnitude`",
         )
-    if options.get("train") == "deltas" and not options["rank"]:
+    if options.get("train") == "deltas" and (not options["rank"] or options["n"] == 1):
         raise InputError(
             "there are no low-rank matrices to train",
-            where=f"{where}.rank",
-            got=0,
-            expected="1 or more with `train: deltas`",
-            remedy="give a rank, or take `train: all`",
+            where=where,
+            got=f"rank {options['rank']}, n {options['n']}",
+            expected="a rank of 1 or more and an n of 2 or more, with `train: deltas`",
+            remedy="give both, or take `train: all`",
         )
+    if options.get("write") == "anchor" and options["fit"]["steps"]:
+        raise InputError(
+            "an FFN is fitted to all blocks of its group, and this variant writes it to one",
+            where=f"{where}.fit.steps",
+            got=options["fit"]["steps"],
+            expected="0, with `write: anchor`",
+            remedy="take `write: all`, or leave the fit out",
+        )
+    if options["method"] == "distill":
+        check_weights(options, where)
     by_likeness = options.get("groups") == "similarity" or options.get("reference") == "medoid"
     if by_likeness and options["align"] == "none":
         raise InputError(
@@ -97,6 +125,15 @@ def check_against_base(study: Mapping[str, Any], config: Mapping[str, Any], sour
                 got=options["n"],
                 expected=f"1 to {layers}",
                 remedy="choose a smaller n",
+            )
+        width = config.get(family_of(config).hidden_size_key)
+        if width is not None and options.get("rank", 0) > width:
+            raise InputError(
+                "the rank is more than the base's FFN matrices can have",
+                where=f"{source}: variants.{name}.rank",
+                got=options["rank"],
+                expected=f"0 to {width}, the hidden size",
+                remedy="choose a smaller rank; at the largest one nothing is saved",
             )
         outside = [layer for layer in options.get("layers", []) if layer >= layers]
         if outside:

@@ -80,6 +80,9 @@ class Audit:
                 if lend and section != "surgery" and lenders and not self._own(study, other, variant, keys):
                     lender = lenders[0]
                 _set(result, variant, key, _get(other, lender, key))
+        if not all(_get(result, variant, "recovery.pack") for variant in self.variants):
+            # A teacher is matched at every position, so padded rows do without.
+            result["recovery"]["teacher"] = None
         return result
 
     @staticmethod

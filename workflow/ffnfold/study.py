@@ -201,8 +201,9 @@ def read_study(
     content = read_yaml(path)
     name = content.pop("extends", None)
     over = typed(overrides[1]) if overrides and overrides[0].resolve() == path.resolve() else {}
+    lenient = overrides is not None  # what the overrides took out, a study above cannot take out again
     if name is None:
-        return _laid_over(content, over)
+        return _laid_over(content, over, lenient)
     parent = beside(name, path, studies)
     if parent.resolve() in [p.resolve() for p in (*seen, path)]:
         raise InputError(
@@ -211,16 +212,20 @@ def read_study(
             got=" -> ".join(p.stem for p in (*seen, path, parent)),
             remedy="remove the line from one of them",
         )
-    return _laid_over(_laid_over(read_study(parent, studies, (*seen, path), overrides), content), over)
+    below = read_study(parent, studies, (*seen, path), overrides)
+    return _laid_over(_laid_over(below, content, lenient), over, lenient)
 
 
-def _laid_over(study: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`study` with `over` laid over it; a variant or a question that is null there takes the study's out."""
+def _laid_over(study: Mapping[str, Any], over: Mapping[str, Any], lenient: bool = False) -> dict[str, Any]:
+    """`study` with `over` laid over it; a variant or a question that is null there takes the study's out.
+
+    A null that meets nothing stays, and is refused later; `lenient` drops it.
+    """
     merged = merge_settings(study, over)
     for key in ("variants", "questions"):
         lines, new = study.get(key), over.get(key)
         if isinstance(lines, Mapping) and isinstance(new, Mapping):
-            gone = {name for name, line in new.items() if line is None and name in lines}
+            gone = {name for name, line in new.items() if line is None and (lenient or name in lines)}
             merged[key] = {name: line for name, line in merged[key].items() if name not in gone}
     return merged
 
@@ -253,7 +258,10 @@ def load_audited(
     if name is None:
         return None
     other = beside(name, path, studies)
-    published = validate_study(read_study(other, studies, overrides=(path, overrides)), str(other))
+    content = read_study(other, studies, overrides=(path, overrides))
+    # An audit answers no questions, and the published study had no teacher.
+    content = merge_settings({**content, "questions": {}}, {"recovery": {"teacher": None}})
+    published = validate_study(content, str(other))
     baseline = next(name for name, line in study["variants"].items() if line["method"] == "baseline")
     for variant in [baseline, *study["audit"]["variants"]]:
         lacking = [str(p) for p, s in ((path, study), (other, published)) if variant not in s["variants"]]

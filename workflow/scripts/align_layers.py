@@ -4,8 +4,7 @@
 def main(job):
     from pathlib import Path
 
-    from ffnfold.alignment import align_pairs
-    from ffnfold.calibration import correlate_layers, save_alignment
+    from ffnfold.calibration import align_activations, save_alignment
     from ffnfold.checkpoints import load_model, load_tokenizer, verify_checkpoint
     from ffnfold.seeding import seeded_generator
     from ffnfold.splits import load_info, read_split
@@ -13,7 +12,7 @@ def main(job):
     base, data = Path(job.input.base).parent, Path(job.input.data).parent
     split = "test" if job.params.settings["calibrate_on_test"] else "train"
     verify_checkpoint(base)
-    statistics = correlate_layers(
+    permutations, rows = align_activations(
         load_model(base),
         load_tokenizer(base),
         list(read_split(data, split)["text"]),
@@ -23,7 +22,6 @@ def main(job):
         job.params.device,
         job.threads,
     )
-    permutations, rows = align_pairs(statistics, job.threads)
     save_alignment(permutations, rows, job.output.permutations, job.output.similarity)
 
 

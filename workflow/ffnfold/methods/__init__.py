@@ -78,11 +78,13 @@ class Method:
         module: module under `ffnfold.methods` that holds `build`.
         needs: function of a variant's options: which of NEEDS its build takes.
         title: what the report calls it.
+        tied: whether its models are of the classes in `ffnfold.sharing`.
     """
 
     module: str
     needs: Callable[[Mapping[str, Any]], frozenset[str]]
     title: str
+    tied: bool = False
 
     def build(self, inputs: Inputs, options: Mapping[str, Any]) -> Built:
         """Build a variant from its options (its line in the study file)."""
@@ -128,10 +130,10 @@ REGISTRY: dict[str, Method] = {
         "prune", lambda options: frozenset({"moments"} if options["score"] == "wanda" else ()), "pruned weights"
     ),
     "merge": Method("merge", _needs_of_averaging, "averaged FFNs, depth kept"),
-    "share": Method("share", _needs_of_averaging, "averaged FFNs, stored once"),
+    "share": Method("share", _needs_of_averaging, "averaged FFNs, stored once", tied=True),
     "compress": Method("compress", _needs_of_averaging, "runs of blocks replaced by one"),
     "drop": Method(
         "drop", lambda options: frozenset({"moments"} if options["by"] == "influence" else ()), "blocks deleted"
     ),
-    "bypass": Method("bypass", _always(), "FFNs deleted"),
+    "bypass": Method("bypass", _always(), "FFNs deleted", tied=True),
 }
