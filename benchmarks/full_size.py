@@ -138,7 +138,7 @@ def file_size(shapes: dict[str, tuple[int, ...]]) -> int:
 
 
 def make_base(folder: Path) -> None:
-    """A base with random weights, none of them 0, so that counts of non-zero parameters are exact."""
+    """A base with random weights, none of which is 0 nor any average of them, so that counts of non-zeros are exact."""
     import torch
     from ffnfold.checkpoints import save_checkpoint
 
@@ -147,8 +147,9 @@ def make_base(folder: Path) -> None:
     shapes = shapes_of({"method": "baseline"})
     state = {}
     for name in sorted(shapes):
-        values = torch.randn(shapes[name], generator=generator).mul_(0.05)
-        state[name] = values.masked_fill_(values == 0, 0.05)
+        # Multiples of 2^-20 that leave 1 when divided by 16 of them: no sum of up to 15 is 0, so no average is.
+        values = torch.randn(shapes[name], generator=generator).mul_(0.05 * 2**16).round_()
+        state[name] = values.mul_(16).add_(1).div_(2**20)
         if (name.startswith("transformer.h.") and ".ln_" in name) or ".ln_f." in name:
             state[name] = state[name] + float(name.endswith("weight"))
     config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_layer": LAYERS, "n_embd": HIDDEN}
