@@ -15,7 +15,7 @@ from ffnfold.checkpoints import load_config, load_tokenizer
 from ffnfold.metrics.perplexity import plan, score_windows
 from ffnfold.splits import load_info, read_split
 
-TOKENS = 4096  # of the split's start; candidates right after surgery differ by far more than these leave uncertain
+TOKENS = 2048  # of the split's start: candidates right after surgery differ by far more than these leave uncertain
 WINDOW = 512
 
 
@@ -29,7 +29,7 @@ def validation_scorer(base: Path, data: Path, device: str) -> Callable[[Mapping[
     """
     window = min(WINDOW, positions_of(load_config(base)) or WINDOW)
     settings = {"window": window, "stride": window, "truncate_tokens": None, "score_padding": False}
-    settings |= {"max_items": -(-TOKENS // window), "batch_size": 4}
+    settings |= {"max_items": -(-TOKENS // window), "batch_size": 1}
     rows = list(read_split(data, "validation")["text"])
     planned = plan(load_tokenizer(base), rows, load_info(data)["join"], settings)
     scored = sum(window[2] for window in planned.windows)
