@@ -72,7 +72,8 @@ def build_variant(
             from ffnfold.validation import validation_scorer
 
             device = resolve_device(training["device"])
-            inputs["validation_nats"] = validation_scorer(base, Path(validation).parent, device)
+            tokens = options["validation_tokens"]
+            inputs["validation_nats"] = validation_scorer(base, Path(validation).parent, tokens, device)
         if data is not None:
             inputs |= _trainers(base, data, training, directory)
         built = method.build(Inputs(load_state(source), load_config(source), **inputs), options)

@@ -15,21 +15,23 @@ from ffnfold.checkpoints import load_config, load_tokenizer
 from ffnfold.metrics.perplexity import plan, score_windows
 from ffnfold.splits import load_info, read_split
 
-TOKENS = 2048  # of the split's start: candidates right after surgery differ by far more than these leave uncertain
 WINDOW = 512
 
 
-def validation_scorer(base: Path, data: Path, device: str) -> Callable[[Mapping[str, Tensor], Mapping], float]:
+def validation_scorer(
+    base: Path, data: Path, tokens: int, device: str
+) -> Callable[[Mapping[str, Tensor], Mapping], float]:
     """A function (state, config) -> mean nats a token of that model on the validation split's first tokens.
 
     Args:
         base: the base's folder, for its tokenizer.
         data: folder of the language-modelling task.
+        tokens: of the split's start, rounded up to whole windows of at most 512 tokens.
         device: `cpu` or `cuda`.
     """
     window = min(WINDOW, positions_of(load_config(base)) or WINDOW)
     settings = {"window": window, "stride": window, "truncate_tokens": None, "score_padding": False}
-    settings |= {"max_items": -(-TOKENS // window), "batch_size": 1}
+    settings |= {"max_items": -(-tokens // window), "batch_size": 1}
     rows = list(read_split(data, "validation")["text"])
     planned = plan(load_tokenizer(base), rows, load_info(data)["join"], settings)
     scored = sum(window[2] for window in planned.windows)
