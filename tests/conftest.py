@@ -91,6 +91,27 @@ def make_gpt2():
 
 
 @pytest.fixture(scope="session")
+def make_neox():
+    """A function that makes a GPTNeoXForCausalLM of 5 blocks and hidden size 16, as `make_gpt2` does."""
+
+    def make(seed=0, **changes):
+        import torch
+        import transformers
+
+        shape = {"num_hidden_layers": 5, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 64}
+        shape |= {"vocab_size": 300, "max_position_embeddings": 64, "initializer_range": 0.3}
+        ends = {"bos_token_id": 0, "eos_token_id": 0}
+        torch.manual_seed(seed)
+        model = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**{**shape, **ends, **changes})).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def state_of():
     """A function from a language model to its canonical state (the tied head once) and its configuration."""
 

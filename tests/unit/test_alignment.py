@@ -23,6 +23,7 @@ from ffnfold.calibration import (
     load_alignment,
     save_alignment,
 )
+from ffnfold.calibration_text import calibration_batches
 from ffnfold.errors import InputError
 from ffnfold.grouping import Group
 from hypothesis import given, settings
@@ -260,7 +261,8 @@ def test_chunks_of_pairs_change_nothing_but_the_memory(
     model = make_gpt2()
     settings = {"tokens": 2500, "sequence_length": 32, "count_padding": padded, "max_items": None}
     arguments = (tokenizer, texts, "\n", settings)
-    expected, rows = align_pairs(correlate_layers(model, *arguments, np.random.default_rng(3), "cpu", 1))
+    batches = calibration_batches(model, *arguments, np.random.default_rng(3), "cpu", 1)
+    expected, rows = align_pairs(correlate_layers(model, batches))
     monkeypatch.setattr("ffnfold.calibration.StreamingCorrelation", Watched)
     gc.disable()  # nothing may have to wait for the collector
     try:

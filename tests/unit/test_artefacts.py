@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ffnfold.calibration import correlate_layers
+from ffnfold.calibration_text import calibration_batches
 from ffnfold.errors import InputError
 from ffnfold.metrics import latency, perplexity, sentiment, summarization
 from ffnfold.text import padded_rows
@@ -249,7 +250,7 @@ def test_pads_take_part_in_the_correlation(make_gpt2, tokenizer, texts, generato
     settings = {"tokens": 30, "sequence_length": 12, "count_padding": True, "max_items": 3}
     model, pad = make_gpt2(), tokenizer.eos_token_id
     rows = [texts[0], "", "a", texts[1], texts[2]]
-    found = correlate_layers(model, tokenizer, rows, "\n", settings, generator, "cpu", 1)
+    found = correlate_layers(model, calibration_batches(model, tokenizer, rows, "\n", settings, generator, "cpu", 1))
     ids = [token_ids(tokenizer, row)[:12] for row in (texts[0], "a", texts[1])]
     mask = torch.tensor([[1] * len(row) + [0] * (12 - len(row)) for row in ids])
     padded = torch.tensor([row + [pad] * (12 - len(row)) for row in ids])
@@ -269,4 +270,4 @@ def test_pads_take_part_in_the_correlation(make_gpt2, tokenizer, texts, generato
     expected = np.corrcoef(captured[0].T, captured[1].T)[:neurons, neurons:]
     np.testing.assert_allclose(found.correlation(0, 1), expected, atol=1e-4)
     with pytest.raises(InputError, match="no row with text"):
-        correlate_layers(model, tokenizer, [""], "\n", settings, generator, "cpu", 1)
+        calibration_batches(model, tokenizer, [""], "\n", settings, generator, "cpu", 1)

@@ -18,6 +18,7 @@ from ffnfold.architecture import (
     positions_of,
 )
 from ffnfold.calibration import correlate_layers
+from ffnfold.calibration_text import calibration_batches
 from ffnfold.errors import InputError
 from ffnfold.methods import REGISTRY, Inputs
 from ffnfold.metrics import latency, parameters, perplexity, sentiment, summarization
@@ -26,29 +27,9 @@ from tokenizers import Tokenizer
 from torch.utils.flop_counter import FlopCounterMode
 
 NEOX = FAMILIES["gpt_neox"]
-SHAPE = {
-    "num_hidden_layers": 5,
-    "hidden_size": 16,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "vocab_size": 300,
-    "max_position_embeddings": 64,
-}
 AVERAGING = {"groups": "runs", "reference": "first", "align": "activations", "average": "mean", "fit": {"steps": 0}}
 STATISTICS = {"confidence": 0.95, "resamples": 20}
 IDS = torch.randint(0, 300, (2, 12), generator=torch.Generator().manual_seed(0))
-
-
-def make_neox(seed=0, **changes):
-    """A GPTNeoXForCausalLM of 5 blocks, with weights large enough to matter, biases and norms too."""
-    ends = {"bos_token_id": 0, "eos_token_id": 0}
-    config = transformers.GPTNeoXConfig(**{**SHAPE, **ends, "initializer_range": 0.3, **changes})
-    torch.manual_seed(seed)
-    model = transformers.GPTNeoXForCausalLM(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return model
 
 
 def state_of(model):
@@ -64,7 +45,7 @@ def logits(state, config, ids=IDS):
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(make_neox):
     return make_neox()
 
 
@@ -103,7 +84,7 @@ def test_names_and_shapes_are_those_of_the_model(model, base):
     assert matrices == {name for name, t in base.state.items() if ".layers.2." in name and t.ndim == 2}
 
 
-def test_flops_by_hand_and_by_torchs_counter(base):
+def test_flops_by_hand_and_by_torchs_counter(make_neox, base):
     # A block's matrices: 16x48 + 16x16 + 16x64 + 64x16 = 3,072; untied head 300x16; attention 4 x 5 x 16 x context.
     assert flops_per_token(base.state, base.config, 10) == 2 * (5 * 3072 + 4800) + 4 * 5 * 16 * 10
     model = make_neox(attn_implementation="eager")
@@ -116,7 +97,7 @@ def test_flops_by_hand_and_by_torchs_counter(base):
 
 
 @pytest.mark.parametrize("parallel", [True, False])
-def test_a_permutation_of_neurons_leaves_the_logits(parallel):
+def test_a_permutation_of_neurons_leaves_the_logits(make_neox, parallel):
     model = make_neox(use_parallel_residual=parallel).double()
     state, config = state_of(model), model.config.to_dict()
     permuted = dict(state)
@@ -206,7 +187,7 @@ def test_pre_activations_are_those_of_the_first_ffn_matrix(model, base):
     torch.testing.assert_close(found[0], expected + block.mlp.dense_h_to_4h.bias)
 
 
-def test_calibration_finds_the_neurons_of_a_permuted_copy(tokenizer, texts, generator):
+def test_calibration_finds_the_neurons_of_a_permuted_copy(make_neox, tokenizer, texts, generator):
     # Blocks that add nothing see one residual stream, so equal FFNs have equal activations.
     state, config = state_of(make_neox()), make_neox().config.to_dict()
     order = torch.randperm(64, generator=torch.Generator().manual_seed(5))
@@ -222,13 +203,14 @@ def test_calibration_finds_the_neurons_of_a_permuted_copy(tokenizer, texts, gene
     model = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**config)).eval()
     model.load_state_dict(state)
     settings = {"tokens": 300, "sequence_length": 32, "count_padding": False, "max_items": None}
-    statistics = correlate_layers(model, tokenizer, texts, "\n", settings, generator, "cpu", 1)
+    batches = calibration_batches(model, tokenizer, texts, "\n", settings, generator, "cpu", 1)
+    statistics = correlate_layers(model, batches)
     permutations, rows = align_pairs(statistics)
     assert statistics.count == 300 and rows[0]["mean_correlation_matched"] == pytest.approx(1, abs=1e-3)
     assert np.array_equal(permutations[1, 0], order.numpy())
     with pytest.raises(InputError, match=r"alignment\.sequence_length"):
         settings = {**settings, "sequence_length": 65}
-        correlate_layers(model, tokenizer, texts, "\n", settings, generator, "cpu", 1)
+        calibration_batches(model, tokenizer, texts, "\n", settings, generator, "cpu", 1)
 
 
 # --------------------------------------------------------------------------------------------------- checkpoints
@@ -261,7 +243,7 @@ def test_classification_gets_a_fresh_head_and_leaves_the_old(saved, model, tmp_p
         checkpoints.load_model(tmp_path)
 
 
-def test_a_tied_head_is_written_once(tmp_path):
+def test_a_tied_head_is_written_once(make_neox, tmp_path):
     model = make_neox(tie_word_embeddings=True)
     checkpoints.save_model(tmp_path, model, None)
     state = checkpoints.load_state(tmp_path)
@@ -288,7 +270,11 @@ def write_pythia(folder, model, tokenizer_directory, **changes):
     config = {
         "architectures": ["GPTNeoXForCausalLM"],
         "model_type": "gpt_neox",
-        **SHAPE,
+        "num_hidden_layers": 5,
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
         "vocab_size": 304,
         "bos_token_id": 0,
         "eos_token_id": 0,
@@ -309,7 +295,9 @@ def write_pythia(folder, model, tokenizer_directory, **changes):
     return folder
 
 
-def test_a_checkpoint_as_pythias_are_takes_the_canonical_form(tmp_path, tokenizer_directory, tokenizer, texts):
+def test_a_checkpoint_as_pythias_are_takes_the_canonical_form(
+    make_neox, tmp_path, tokenizer_directory, tokenizer, texts
+):
     rope = {"rope_type": "default", "rope_theta": 20000, "partial_rotary_factor": 0.5}
     model = make_neox(rope_parameters=rope, vocab_size=304)
     with torch.no_grad():
@@ -327,7 +315,7 @@ def test_a_checkpoint_as_pythias_are_takes_the_canonical_form(tmp_path, tokenize
     assert (len(taken), taken.eos_token, taken.pad_token) == (301, "<|endoftext|>", "<|padding|>")
 
 
-def test_a_checkpoint_without_its_prefix_is_taken_in(tmp_path, tokenizer_directory):
+def test_a_checkpoint_without_its_prefix_is_taken_in(make_neox, tmp_path, tokenizer_directory):
     model = make_neox(vocab_size=304)
     source = write_pythia(tmp_path / "source", model, tokenizer_directory)
     state = {n.removeprefix("gpt_neox."): t for n, t in load_file(source / "model.safetensors").items()}
@@ -347,7 +335,7 @@ def test_a_checkpoint_without_its_prefix_is_taken_in(tmp_path, tokenizer_directo
         ({"model_type": "gpt_neox_shared_ffn"}, r"another architecture(.|\n)*python -m ffnfold\.expand"),
     ],
 )
-def test_weights_that_do_not_fit_are_named(tmp_path, tokenizer_directory, change, message):
+def test_weights_that_do_not_fit_are_named(make_neox, tmp_path, tokenizer_directory, change, message):
     source = write_pythia(tmp_path / "source", make_neox(vocab_size=304), tokenizer_directory, **change)
     with pytest.raises(InputError, match=message):
         checkpoints.fetch_checkpoint(source, None, tmp_path / "out")
@@ -356,7 +344,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path, tokenizer_directory, change
 # --------------------------------------------------------------------------------------------------- metrics
 
 
-def test_perplexity_of_a_model_that_knows_nothing(tokenizer, texts, generator):
+def test_perplexity_of_a_model_that_knows_nothing(make_neox, tokenizer, texts, generator):
     model = make_neox()
     with torch.no_grad():
         model.get_output_embeddings().weight.zero_()

@@ -3,6 +3,7 @@ import pytest
 import torch
 from ffnfold.architecture import FAMILIES, ffn_names
 from ffnfold.calibration import correlate_layers
+from ffnfold.calibration_text import calibration_batches
 from ffnfold.errors import InputError
 from ffnfold.moments import Moments, collect_moments, save_moments
 from ffnfold.text import token_windows
@@ -114,9 +115,9 @@ def test_batches_do_not_matter_and_hooks_are_gone(model, tokenizer, texts, monke
 def test_the_positions_are_the_alignments(model, tokenizer, texts, padded):
     changes = {"count_padding": padded, "max_items": 7}
     moments = collect(model, tokenizer, texts, **changes)
-    statistics = correlate_layers(
-        model, tokenizer, texts, "\n", {**SETTINGS, **changes}, np.random.default_rng(0), "cpu", 1
-    )
+    settings, generator = {**SETTINGS, **changes}, np.random.default_rng(0)
+    batches = calibration_batches(model, tokenizer, texts, "\n", settings, generator, "cpu", 1)
+    statistics = correlate_layers(model, batches)
     names = ffn_names(GPT2, 1)
     weight, bias = model.get_parameter(names["in_weight"]), model.get_parameter(names["in_bias"])
     mean = (moments["ffn_in.1"][-1, :-1] @ weight + bias).detach()  # the mean pre-activation, from the mean input

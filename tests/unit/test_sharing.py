@@ -22,26 +22,13 @@ FFN_PARAMETERS = 2 * HIDDEN * NEURONS + NEURONS + HIDDEN
 DEFAULTS = {"groups": "runs", "reference": "first", "align": "activations", "average": "mean", "fit": {"steps": 0}}
 
 
-def gpt_neox(seed=0):
-    config = transformers.GPTNeoXConfig(
-        num_hidden_layers=LAYERS, hidden_size=HIDDEN, intermediate_size=NEURONS, num_attention_heads=2, vocab_size=300,
-        max_position_embeddings=64, initializer_range=0.3, bos_token_id=0, eos_token_id=0, pad_token_id=0,
-    )  # fmt: skip
-    torch.manual_seed(seed)
-    model = transformers.GPTNeoXForCausalLM(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return model
-
-
 @pytest.fixture(scope="module", params=["gpt2", "gpt_neox"])
-def base(request, make_gpt2, state_of):
+def base(request, make_gpt2, make_neox, state_of):
     """State, configuration and random permutations of a model of 5 blocks, for each family."""
     if request.param == "gpt2":
         state, config = state_of(make_gpt2(layers=LAYERS))
     else:  # its head is not tied to the embedding
-        model = gpt_neox()
+        model = make_neox()
         state, config = {name: t.detach().clone() for name, t in model.state_dict().items()}, model.config.to_dict()
     generator = np.random.default_rng(1)
     orders = np.tile(np.arange(NEURONS, dtype=np.int32), (LAYERS, LAYERS, 1))

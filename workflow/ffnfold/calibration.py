@@ -61,26 +61,11 @@ def align_activations(
     for start in range(0, len(pairs), size):
         chunk = pairs[start : start + size]
         # The sums have no name here, so they are gone before those of the next chunk are made.
-        orders, more = align_pairs(_correlate(model, batches, chunk), threads)
+        orders, more = align_pairs(correlate_layers(model, batches, chunk), threads)
         for a, b in chunk:
             permutations[a, b], permutations[b, a] = orders[a, b], orders[b, a]
         found += more
     return permutations, found
-
-
-def correlate_layers(
-    model: nn.Module,
-    tokenizer: Any,
-    rows: Sequence[str],
-    join: str,
-    settings: Mapping[str, Any],
-    generator: np.random.Generator,
-    device: str,
-    threads: int,
-) -> StreamingCorrelation:
-    """The correlations that `align_activations` matches by, of all pairs of blocks at once; arguments as there."""
-    batches = calibration_batches(model, tokenizer, rows, join, settings, generator, device, threads)
-    return _correlate(model, batches)
 
 
 def _shape(model: nn.Module) -> tuple[int, int]:
@@ -90,10 +75,10 @@ def _shape(model: nn.Module) -> tuple[int, int]:
     return layer_count(config), model.get_parameter(bias).numel()
 
 
-def _correlate(
+def correlate_layers(
     model: nn.Module, batches: Iterable[Mapping[str, Tensor]], pairs: Sequence[tuple[int, int]] | None = None
 ) -> StreamingCorrelation:
-    """Let the model read the batches once; the correlations of the pairs of blocks, None for all."""
+    """Let the model read the batches of `calibration_batches` once; correlations of the pairs, None for all."""
     layers, neurons = _shape(model)
     statistics = StreamingCorrelation(layers, neurons, pairs)
     for activations in collect_pre_activations(model, family_of(model.config.to_dict()), layers, batches):
