@@ -8,7 +8,6 @@ from ffnfold.errors import InputError
 from ffnfold.relations import check_against_base
 from ffnfold.study import (
     expand_variants,
-    load_audited,
     load_study,
     merge_settings,
     pretrained_config,
@@ -18,7 +17,6 @@ from ffnfold.study import (
 from study_factory import SMALLEST, load_changed, nested, refused
 
 ROOT = Path(__file__).resolve().parents[2]
-STUDIES = ROOT / "config/studies"
 
 
 @pytest.fixture
@@ -388,17 +386,3 @@ def test_options_that_exclude_each_other_are_refused(load, line, what):
         load({"variants": {"odd": line}})
     assert "variants.odd" in str(error.value) and "remedy" in str(error.value)
     assert "odd" in load({"variants": {"odd": {"method": "share", "n": 2, "train": "deltas", "rank": 1}}})["variants"]
-
-
-def test_a_line_that_is_null_takes_one_out_of_the_study_below(tmp_path):
-    """Also where the as-published study above takes the same line out, and with questions on what it has not."""
-    questions = {"sharing_or_no_ffn": None, "mine": {"question": "?", "variant": "shared_2", "against": "merged_2"}}
-    overrides = {"variants": {"bypassed_4": None}, "questions": questions}
-    settings = {"study": "mini", "overrides": overrides}
-    study = load_study(settings, STUDIES)
-    assert "bypassed_4" not in study["variants"] and "shared_4" in study["variants"]
-    assert "mine" in study["questions"] and "sharing_or_no_ffn" not in study["questions"]
-    published = load_audited(study, STUDIES / "mini.yaml", STUDIES, overrides)
-    assert "shared_4" not in published["variants"] and published["questions"] == {}
-    with pytest.raises(InputError, match="not a mapping"):  # a null that meets nothing is a slip of the pen
-        load_study({"study": "mini", "overrides": {"variants": {"bypased_4": None}}}, STUDIES)

@@ -1,10 +1,13 @@
 from functools import partial
+from pathlib import Path
 
 import pytest
 import yaml
 from ffnfold.errors import InputError
-from ffnfold.study import load_study
+from ffnfold.study import load_audited, load_study
 from study_factory import SMALLEST, load_changed, refused
+
+STUDIES = Path(__file__).resolve().parents[2] / "config/studies"
 
 
 @pytest.fixture
@@ -59,3 +62,17 @@ def test_the_message_survives_a_process_boundary():
     error = InputError("what", where="here", got=3, expected="4", remedy="add 1")
     copied = pickle.loads(pickle.dumps(error))
     assert str(copied) == str(error) == "what\n  where:    here\n  got:      3\n  expected: 4\n  remedy:   add 1"
+
+
+def test_a_line_that_is_null_takes_one_out_of_the_study_below(tmp_path):
+    """Also where the as-published study above takes the same line out, and with questions on what it has not."""
+    questions = {"sharing_or_no_ffn": None, "mine": {"question": "?", "variant": "shared_2", "against": "merged_2"}}
+    overrides = {"variants": {"bypassed_4": None}, "questions": questions}
+    settings = {"study": "mini", "overrides": overrides}
+    study = load_study(settings, STUDIES)
+    assert "bypassed_4" not in study["variants"] and "shared_4" in study["variants"]
+    assert "mine" in study["questions"] and "sharing_or_no_ffn" not in study["questions"]
+    published = load_audited(study, STUDIES / "mini.yaml", STUDIES, overrides)
+    assert "shared_4" not in published["variants"] and published["questions"] == {}
+    with pytest.raises(InputError, match="not a mapping"):  # a null that meets nothing is a slip of the pen
+        load_study({"study": "mini", "overrides": {"variants": {"bypased_4": None}}}, STUDIES)

@@ -17,6 +17,8 @@ from ffnfold.comparisons import (
     HEADLINES,
     LESS_IS_BETTER,
     NOT_COMPARED,
+    NUMBERS,
+    WHOLE,
     Comparison,
     Side,
     compare,
@@ -34,8 +36,6 @@ VALUES = (
     ("perplexity", f"{HEADLINES['perplexity']}{BEFORE}"),
     *HEADLINES.items(),
 )
-_WHOLE = ("n", "replicates")
-_NUMBERS = ("estimate", "ci_low", "ci_high", "p_value", "p_holm")
 
 
 def answer(
@@ -87,7 +87,7 @@ def answer(
                 row |= {**asdict(comparison), "p_holm": corrected[key], "verdict": words}
             rows.append(row)
     table = pd.DataFrame(rows, columns=list(ANSWER_COLUMNS))
-    return table.astype(dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_WHOLE, "Int64"))
+    return table.astype(dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(WHOLE, "Int64"))
 
 
 def verdict(comparison: Comparison, p_holm: float, level: float) -> str:

@@ -42,8 +42,8 @@ LESS_IS_BETTER = frozenset({"perplexity", "latency"})
 LEAST_RESAMPLES = 10_000
 NOT_COMPARED = "other items or protocol: not compared"
 _ITEMS = {"perplexity": "windows", "sentiment": "reviews", "summarization": "articles"}
-_WHOLE = ("n", "replicates")
-_NUMBERS = ("estimate", "ci_low", "ci_high", "p_value", "p_holm")
+WHOLE = ("n", "replicates")
+NUMBERS = ("estimate", "ci_low", "ci_high", "p_value", "p_holm")
 COLUMNS = (
     *("metric", "value_name", "variant", "reference", "against", "scale", "estimate", "ci_low", "ci_high", "unit"),
     *("n", "replicates", "test", "p_value", "p_holm", "verdict"),
@@ -344,7 +344,7 @@ def comparison_table(
                     row |= {**asdict(comparison), "p_holm": p_holm, "verdict": verdict}
                 rows.append({**row, "against": against})
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    return table.astype(dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_WHOLE, "Int64"))
+    return table.astype(dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(WHOLE, "Int64"))
 
 
 def best_floor(metric: str, floors: Sequence[Side]) -> Side | None:
@@ -385,9 +385,9 @@ def read_comparisons(path: str | Path, columns: Sequence[str] = COLUMNS) -> pd.D
     try:
         table = pd.read_csv(
             path,
-            dtype={c: str for c in columns if c not in _NUMBERS} | dict.fromkeys(_WHOLE, "Int64"),
+            dtype={c: str for c in columns if c not in NUMBERS} | dict.fromkeys(WHOLE, "Int64"),
             keep_default_na=False,
-            na_values={column: [""] for column in (*_NUMBERS, *_WHOLE)},
+            na_values={column: [""] for column in (*NUMBERS, *WHOLE)},
         )
     except (OSError, ValueError) as error:
         raise InputError("the table of comparisons cannot be read", where=str(path), got=error, remedy=remedy) from None
@@ -395,4 +395,4 @@ def read_comparisons(path: str | Path, columns: Sequence[str] = COLUMNS) -> pd.D
         got, expected = ", ".join(table.columns), ", ".join(columns)
         what = "the table of comparisons has other columns"
         raise InputError(what, where=str(path), got=got, expected=expected, remedy=remedy)
-    return table.astype(dict.fromkeys(_NUMBERS, "float64"))
+    return table.astype(dict.fromkeys(NUMBERS, "float64"))

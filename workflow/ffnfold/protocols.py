@@ -76,7 +76,7 @@ def _check_section(section: str, settings: Mapping[str, Any], where: str, teache
                 where=f"{where}.pack",
                 got=f"false, with recovery.teacher: {teacher}",
                 expected="true",
-                remedy="set pack: true or recovery.teacher: null (and audit.against: null where a scenario of it pads)",
+                remedy="set pack: true, or recovery.teacher: null",
             )
     if section == "sentiment":
         check_budget(settings["training"], f"{where}.training")

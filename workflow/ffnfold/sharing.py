@@ -73,9 +73,8 @@ def tie_ffns(model: nn.Module) -> None:
     `_tied_weights_keys` would not do: it is undone by `tie_word_embeddings: false`.)
     """
     config = model.config
-    facts = {"model_type": config.model_type, "ffn_groups": config.ffn_groups, "ffn_bypassed": config.ffn_bypassed}
-    family = family_of(facts)
-    where, name = family.ffn_in.rpartition(".")[0], family.ffn_in.rpartition(".")[2]
+    family = family_of({"model_type": config.model_type})
+    where, _, name = family.ffn_in.rpartition(".")
     blocks = [
         model.get_submodule(family.blocks.format(layer=layer).rstrip("."))
         for layer in range(getattr(config, family.layers_key))
@@ -180,17 +179,9 @@ def delta_name(family: Family, layer: int, name: str) -> str:
 def _tied_config(
     config: Mapping[str, Any], groups: Sequence = (), rank: int = 0, bypassed: Sequence[int] = ()
 ) -> dict[str, Any]:
-    family = family_of(config)
+    model_type = family_of(config).model_type + SHARED_SUFFIX
     names = {"ffn_groups": list(groups), "ffn_rank": rank, "ffn_bypassed": list(bypassed)}
-    model_class = transformers.AutoModelForCausalLM._model_mapping[
-        transformers.AutoConfig.for_model(family.model_type + SHARED_SUFFIX).__class__
-    ]
-    return {
-        **config,
-        **names,
-        "model_type": family.model_type + SHARED_SUFFIX,
-        "architectures": [model_class.__name__],
-    }
+    return {**config, **names, "model_type": model_type, "architectures": [class_name(model_type)]}
 
 
 def expand(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -224,14 +215,14 @@ def expand(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[dict
                 product = product if family.hidden_axis_in == 1 else product.T  # a Linear keeps (out, in)
                 expanded[name] = (expanded[name].double() + product).to(down.dtype)
     kept = {key: value for key, value in config.items() if key not in KEYS}
-    return expanded, {**kept, "model_type": family.model_type, "architectures": [stock_class_name(family.model_type)]}
+    return expanded, {**kept, "model_type": family.model_type, "architectures": [class_name(family.model_type)]}
 
 
 def _some_holder(config: Mapping[str, Any]) -> int:
     return next(holder for holder in ffn_holders(config) if holder is not None)
 
 
-def stock_class_name(model_type: str) -> str:
-    """Name of a family's causal language model class in transformers."""
+def class_name(model_type: str) -> str:
+    """Name of the causal language model class of a model type, stock or tied."""
     mapping = transformers.AutoModelForCausalLM._model_mapping
     return mapping[type(transformers.AutoConfig.for_model(model_type))].__name__
